@@ -1,0 +1,157 @@
+"""Targets: data that describes where code runs, parsed from and printed as one string."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from .errors import InvalidInput
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A CPU instruction-set level: what kernels may emit and what a machine must have to run it.
+
+    `lanes` is the number of float32 in one vector register, `registers` the number of vector registers.
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    mcpu: str
+    features: frozenset[str]  # names as /proc/cpuinfo spells them
+
+
+_AVX2 = frozenset({"avx", "avx2", "fma", "f16c", "bmi1", "bmi2"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+ISAS: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa("avx2", 8, 16, "x86-64-v3", _AVX2),
+        Isa("avx512", 16, 32, "x86-64-v4", _AVX512),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where code runs. `Target.parse("cpu{isa=avx2,cores=4}")` and `str(target)` are inverse to each other.
+
+    `cores` are physical cores; `l1`, `l2` are bytes of data cache per core, `l3` bytes shared by all cores.
+    """
+
+    kind: str = "cpu"
+    isa: str = "avx2"
+    cores: int = 1
+    l1: int = 32 * KIB
+    l2: int = 1024 * KIB
+    l3: int = 16 * 1024 * KIB
+
+    def __post_init__(self) -> None:
+        if self.kind != "cpu":
+            raise InvalidInput(f"target kind must be one of ['cpu'], not {self.kind!r}")
+        if self.isa not in ISAS:
+            raise InvalidInput(f"target option isa must be one of {sorted(ISAS)}, not {self.isa!r}")
+        for name in ("cores", "l1", "l2", "l3"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"target option {name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def vector(self) -> Isa:
+        """The instruction-set level that kernels are emitted for."""
+        return ISAS[self.isa]
+
+    def __str__(self) -> str:
+        options = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "kind")
+        return f"{self.kind}{{{options}}}"
+
+    @classmethod
+    def parse(cls, text: str | Target) -> Target:
+        """Read a target such as `cpu` or `cpu{isa=avx2,cores=2}`; what is not given is this machine's.
+
+        Raises InvalidInput when the text does not parse, names an unknown option or a value out of range.
+        """
+        if isinstance(text, Target):
+            return text
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\{(.*)\})?\s*", text)
+        if match is None:
+            raise InvalidInput(f"target must look like 'cpu' or 'cpu{{isa=avx2}}', not {text!r}")
+        kind, body = match.group(1), match.group(2) or ""
+        if kind != "cpu":
+            raise InvalidInput(f"target kind must be one of ['cpu'], not {kind!r}")
+        options: dict[str, object] = dict(host_options())
+        known = {f.name for f in fields(cls)} - {"kind"}
+        for item in filter(None, (part.strip() for part in body.split(","))):
+            name, _, value = item.partition("=")
+            name, value = name.strip(), value.strip()
+            if name not in known:
+                raise InvalidInput(f"target option must be one of {sorted(known)}, not {name!r}")
+            if name == "isa":
+                options[name] = value
+            elif value.isdigit():
+                options[name] = int(value)
+            else:
+                raise InvalidInput(f"target option {name} must be a positive integer, not {value!r}")
+        return cls(kind=kind, **options)  # type: ignore[arg-type]
+
+
+@functools.cache
+def host_options() -> dict[str, object]:
+    """Describe this machine: the best instruction-set level it has, its physical cores and its caches."""
+    flags = cpu_features()
+    names = [name for name, isa in ISAS.items() if isa.features <= flags]
+    if not names:
+        raise InvalidInput(
+            "this machine's CPU must have AVX2 and FMA to be a default target; "
+            "name another target, for example 'cpu{isa=avx2}', to compile for another machine"
+        )
+    options: dict[str, object] = {"isa": names[-1], "cores": physical_cores()}
+    for level, name in ((1, "l1"), (2, "l2"), (3, "l3")):
+        size = _cache_bytes(level)
+        if size:
+            options[name] = size
+    return options
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """The instruction-set features of this machine's CPU, as /proc/cpuinfo spells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else frozenset()
+
+
+@functools.cache
+def physical_cores() -> int:
+    """The number of physical cores this process may run on."""
+    allowed = os.sched_getaffinity(0)
+    seen = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            seen.add(
+                ((topology / "physical_package_id").read_text().strip(), (topology / "core_id").read_text().strip())
+            )
+        except OSError:
+            return len(allowed)
+    return len(seen)
+
+
+def _cache_bytes(level: int) -> int:
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            if int((index / "level").read_text()) == level and (index / "type").read_text().strip() != "Instruction":
+                size = (index / "size").read_text().strip()
+                return int(size[:-1]) * KIB if size.endswith("K") else int(size)
+        except (OSError, ValueError):
+            continue
+    return 0
