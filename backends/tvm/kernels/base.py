@@ -31,6 +31,10 @@ class Operand:
     write: bool = False
 
 
+def _first(count: Expr, lanes: int) -> Expr:
+    return B.ramp(B.int32(0), 1, lanes) < B.broadcast(B.cast(count, "int32"), lanes)
+
+
 class Access:
     """An operand inside a kernel body. Indices are elements relative to the operand's first element."""
 
@@ -39,17 +43,28 @@ class Access:
         self._base = base
         self.dtype = dtype
 
-    def load(self, index: Expr, lanes: int = 1, stride: int = 1) -> Expr:
-        """Load `lanes` elements that lie `stride` apart (0 broadcasts one element)."""
+    def load(self, index: Expr, lanes: int = 1, stride: int = 1, count: Expr | None = None) -> Expr:
+        """Load `lanes` elements that lie `stride` apart (0 broadcasts one element).
+
+        With `count` (stride 1 only), lanes from `count` on read no memory and are 0.
+        """
+        if count is not None:
+            where, mask = B.ramp(self._base + index, 1, lanes), _first(count, lanes)
+            return B.masked_load(f"{self.dtype}x{lanes}", self._buffer, where, mask)
         if lanes == 1:
             return self._buffer[self._base + index]
         if stride == 0:
             return B.broadcast(self._buffer[self._base + index], lanes)
         return self._buffer[B.ramp(self._base + index, stride, lanes)]
 
-    def store(self, index: Expr, value: Expr, lanes: int = 1, stride: int = 1) -> None:
-        """Store `value`, a vector of `lanes` elements, `stride` apart."""
+    def store(
+        self, index: Expr, value: Expr, lanes: int = 1, stride: int = 1, count: Expr | None = None
+    ) -> None:
+        """Store `value`, a vector of `lanes` elements, `stride` apart; with `count` (stride 1 only) its first ones."""
         where = self._base + index
+        if count is not None:
+            B.evaluate(B.masked_store(self._buffer, value, B.ramp(where, 1, lanes), _first(count, lanes)))
+            return
         B.buffer_store(self._buffer, value, [where if lanes == 1 else B.ramp(where, stride, lanes)])
 
     def shifted(self, offset: Expr) -> Access:
