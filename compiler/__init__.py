@@ -1,1 +1,51 @@
-"""fxpress takes a trained PyTorch model and makes it smaller, faster, and provably still right."""
+"""fxpress takes a trained PyTorch model and makes it smaller, faster, and provably still right.
+
+Names are imported when first used, so that `fxpress.runtime` loads neither PyTorch nor the compiler.
+"""
+
+if __name__ != "fxpress":
+    raise ImportError(f"import this package as fxpress, not as {__name__}: a raw import makes a second copy of it")
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import compile as compile
+    from .capture import capture as capture
+    from .pass_manager import PassManager as PassManager
+    from .program import Program as Program
+    from .rewriter import Pass as Pass
+    from .rewriter import Rewriter as Rewriter
+    from .rewriter import rewrite as rewrite
+    from .target import Target as Target
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "compile": "api",
+    "capture": "capture",
+    "PassManager": "pass_manager",
+    "Program": "program",
+    "Pass": "rewriter",
+    "Rewriter": "rewriter",
+    "rewrite": "rewriter",
+    "Target": "target",
+}
+_MODULES = ("backends", "ops", "passes", "runtime", "testing")
+
+__all__ = ["Pass", "PassManager", "Program", "Rewriter", "Target", "capture", "compile", "rewrite"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        module = importlib.import_module(f".{_HOME[name]}", __name__)
+        value = getattr(module, name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'fxpress' has no attribute {name!r}; it has {sorted(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_MODULES, "__version__"])

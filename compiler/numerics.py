@@ -1,0 +1,92 @@
+"""Judging accuracy: errors are measured against float64 and compared with PyTorch's own float32 error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Interpreter
+
+from .program import Program
+
+FLOAT32_EPSILON = 2.0**-23
+ALLOWED_EPSILONS = 4
+ALLOWED_RATIO = 2
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Per output: the relative error of what is judged and of the float32 baseline, both against float64."""
+
+    actual: tuple[float, ...]
+    baseline: tuple[float, ...]
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The largest acceptable error of each output: max(2x the baseline's, 4 float32 epsilons)."""
+        return tuple(max(ALLOWED_RATIO * b, ALLOWED_EPSILONS * FLOAT32_EPSILON) for b in self.baseline)
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether every output is within its bound."""
+        return all(a <= bound for a, bound in zip(self.actual, self.bounds, strict=True))
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"output {i}: error {a:.3g}, float32 baseline {b:.3g}, bound {bound:.3g}"
+            for i, (a, b, bound) in enumerate(zip(self.actual, self.baseline, self.bounds, strict=True))
+        )
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """||actual - expected|| / ||expected|| in float64; infinite where NaN, infinity or an integer differs."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    if not expected.is_floating_point():
+        return 0.0 if torch.equal(actual.to(expected.dtype), expected) else float("inf")
+    x, y = actual.double(), expected.double()
+    finite = y.isfinite()
+    if not torch.equal(finite, x.isfinite()):
+        return float("inf")
+    if not torch.equal(x[~finite].nan_to_num(), y[~finite].nan_to_num()):
+        return float("inf")
+    x, y = x[finite], y[finite]
+    norm = y.norm().item()
+    difference = (x - y).norm().item()
+    return difference / norm if norm > 0 else difference
+
+
+def compare_outputs(
+    actual: Sequence[torch.Tensor], baseline: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]
+) -> Errors:
+    """The errors of `actual` and `baseline` (both float32) against `reference` (float64), output by output."""
+    return Errors(
+        tuple(relative_error(a, r) for a, r in zip(actual, reference, strict=True)),
+        tuple(relative_error(b, r) for b, r in zip(baseline, reference, strict=True)),
+    )
+
+
+def run_float64(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Run a float32 Program in float64: constants, inputs and float32 casts inside become float64."""
+    wide = [x.double() if x.dtype == torch.float32 else x for x in inputs]
+    with torch.no_grad():
+        return tuple(_Float64(program.graph_module).run(*wide))
+
+
+class _Float64(Interpreter):
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        value = super().get_attr(target, args, kwargs)
+        return value.double() if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        args, kwargs = torch.utils._pytree.tree_map(_widen_dtype, (args, kwargs))
+        result = super().call_function(target, args, kwargs)
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+            return result.double()
+        return result
+
+
+def _widen_dtype(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value

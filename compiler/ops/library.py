@@ -1,0 +1,197 @@
+"""Definitions of the `fxpress::` ops as composites of ATen ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .activation import activate
+
+_LIBRARY = torch.library.Library("fxpress", "DEF")
+fxpress = torch.ops.fxpress
+
+
+def _op(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    def define(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        name = schema.split("(", 1)[0]
+        _LIBRARY.define(schema)
+        _LIBRARY.impl(name, function, "CompositeImplicitAutograd")
+        return function
+
+    return define
+
+
+def _channels_first(x: Tensor, channels_last: bool) -> Tensor:
+    return x.movedim(-1, 1) if channels_last else x
+
+
+def _restore(x: Tensor, channels_last: bool) -> Tensor:
+    return x.movedim(1, -1).contiguous() if channels_last else x
+
+
+def _pad(x: Tensor, padding: Sequence[int]) -> Tensor:
+    """Zero-pad the spatial dims of a channels-first tensor by (before, after) pairs, first spatial dim first."""
+    pairs = [tuple(padding[i : i + 2]) for i in range(0, len(padding), 2)]
+    return F.pad(x, [p for pair in reversed(pairs) for p in pair]) if any(padding) else x
+
+
+@_op(
+    "conv(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, "
+    "int groups, str activation, bool channels_last) -> Tensor"
+)
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    channels_last: bool,
+) -> Tensor:
+    """activation(convolution(x, weight) + bias + residual) in one or two dimensions.
+
+    weight is [oc, ic/groups, *kernel]; padding holds (before, after) for each spatial dim; residual has the output's
+    shape and order.
+    """
+    convolution = F.conv1d if weight.dim() == 3 else F.conv2d
+    y = convolution(
+        _pad(_channels_first(x, channels_last), padding), weight, bias, stride=stride, dilation=dilation, groups=groups
+    )
+    y = _restore(y, channels_last)
+    return activate(y if residual is None else y + residual, activation)
+
+
+@_op(
+    "conv_transpose(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, "
+    "int[] dilation, int groups, str activation, bool channels_last) -> Tensor"
+)
+def _conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    channels_last: bool,
+) -> Tensor:
+    """activation(transposed convolution(x, weight) + bias) in one or two dimensions; weight is [ic, oc/groups, *kernel]."""
+    convolution = F.conv_transpose1d if weight.dim() == 3 else F.conv_transpose2d
+    y = convolution(
+        _channels_first(x, channels_last),
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        groups=groups,
+        dilation=dilation,
+    )
+    return activate(_restore(y, channels_last), activation)
+
+
+@_op("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor")
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
+    """activation(x @ weight.T + bias + residual); weight is [n, k], residual has the output's shape."""
+    y = F.linear(x, weight, bias)
+    return activate(y if residual is None else y + residual, activation)
+
+
+@_op(
+    "max_pool(Tensor x, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode, bool channels_last)"
+    " -> Tensor"
+)
+def _max_pool(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    channels_last: bool,
+) -> Tensor:
+    """Max pooling in one or two dimensions; padding (one number a dim, both sides) counts as -infinity."""
+    pool = F.max_pool1d if len(kernel) == 1 else F.max_pool2d
+    y = pool(_channels_first(x, channels_last), kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    return _restore(y, channels_last)
+
+
+@_op(
+    "avg_pool(Tensor x, int[] kernel, int[] stride, int[] padding, bool ceil_mode, bool count_include_pad, "
+    "int? divisor, bool channels_last) -> Tensor"
+)
+def _avg_pool(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+    channels_last: bool,
+) -> Tensor:
+    """Average pooling in one or two dimensions; `divisor` replaces the window's size (two dimensions only)."""
+    x = _channels_first(x, channels_last)
+    if len(kernel) == 1:
+        y = F.avg_pool1d(x, kernel, stride, padding, ceil_mode, count_include_pad)
+    else:
+        y = F.avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor)
+    return _restore(y, channels_last)
+
+
+@_op("adaptive_avg_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
+def _adaptive_avg_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
+    """Average pooling to a given output size in one or two dimensions."""
+    pool = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+    return _restore(pool(_channels_first(x, channels_last), size), channels_last)
+
+
+@_op("adaptive_max_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
+def _adaptive_max_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
+    """Max pooling to a given output size in one or two dimensions."""
+    pool = F.adaptive_max_pool1d if len(size) == 1 else F.adaptive_max_pool2d
+    return _restore(pool(_channels_first(x, channels_last), size), channels_last)
+
+
+@_op(
+    "resize(Tensor x, int[] size, float[]? scales, str mode, bool align_corners, bool channels_last) -> Tensor"
+)
+def _resize(
+    x: Tensor,
+    size: Sequence[int],
+    scales: Sequence[float] | None,
+    mode: str,
+    align_corners: bool,
+    channels_last: bool,
+) -> Tensor:
+    """Interpolate the spatial dims to `size`. mode: nearest, linear (1-D), bilinear or bicubic.
+
+    `scales`, when given, replace size ratios in the coordinate mapping, as PyTorch's upsample ops take them.
+    """
+    x = _channels_first(x, channels_last)
+    aten = torch.ops.aten
+    factors = list(scales) if scales is not None else [None] * len(size)
+    if mode == "nearest":
+        upsample = aten.upsample_nearest1d if len(size) == 1 else aten.upsample_nearest2d
+        y = upsample(x, size, *factors)
+    elif mode in ("linear", "bilinear", "bicubic"):
+        y = getattr(aten, f"upsample_{mode}{len(size)}d")(x, size, align_corners, *factors)
+    else:
+        raise ValueError(f"resize mode must be nearest, linear, bilinear or bicubic, not {mode!r}")
+    return _restore(y, channels_last)
+
+
+@_op("group_norm(Tensor x, int groups, Tensor? weight, Tensor? bias, float eps, bool channels_last) -> Tensor")
+def _group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, channels_last: bool
+) -> Tensor:
+    """Group normalisation over channel groups and all spatial dims."""
+    return _restore(F.group_norm(_channels_first(x, channels_last), groups, weight, bias, eps), channels_last)

@@ -1,0 +1,92 @@
+"""Pipelines as text: `"fold-batch-norm,fuse-epilogue{residual=false}"` parses to passes and prints back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from .errors import InvalidInput
+from .registry import entries, lookup
+from .rewriter import Pass, RulePass
+
+
+def parse_pipeline(text: str | Pass | Iterable[Pass | str]) -> list[Pass]:
+    """Read a pipeline: passes and named pipelines (`default{level=2}`), comma separated, options in braces.
+
+    Raises InvalidInput for a name that is not registered, an unknown option or a value of the wrong type.
+    """
+    if isinstance(text, Pass):
+        return [text]
+    if not isinstance(text, str):
+        return [p for item in text for p in parse_pipeline(item)]
+    passes: list[Pass] = []
+    for name, options in _items(text):
+        if name in entries("pipelines"):
+            try:
+                passes += parse_pipeline(lookup("pipelines", name)(**options))
+            except TypeError as error:
+                raise InvalidInput(f"pipeline {name} does not take these options: {error}") from error
+        else:
+            passes.append(_make_pass(name, options))
+    return passes
+
+
+def print_pipeline(passes: Sequence[Pass]) -> str:
+    """The text that parses back to these passes."""
+    return ",".join(str(p) for p in passes)
+
+
+def _items(text: str) -> list[tuple[str, dict[str, Any]]]:
+    items = []
+    position = 0
+    pattern = re.compile(r"\s*([A-Za-z][\w-]*)\s*(?:\{([^{}]*)\})?\s*(,|$)")
+    while position < len(text.rstrip()):
+        match = pattern.match(text, position)
+        if match is None:
+            raise InvalidInput(
+                f"pipeline must look like 'a-pass,another{{option=1}}', not {text!r} (at {text[position:position + 20]!r})"
+            )
+        items.append((match.group(1), _options(match.group(2) or "")))
+        position = match.end()
+    return items
+
+
+def _options(text: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise InvalidInput(f"pass option must look like name=value, not {part!r}")
+        options[name.strip().replace("-", "_")] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text.lower() == "none":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _make_pass(name: str, options: dict[str, Any]) -> Pass:
+    made = lookup("passes", name)
+    if isinstance(made, RulePass):
+        if options:
+            raise InvalidInput(f"pass {name} must be given no options, not {sorted(options)}")
+        return made
+    known = {f.name: f for f in fields(made)} if is_dataclass(made) else {}
+    for option, value in options.items():
+        if option not in known:
+            raise InvalidInput(f"pass {name} option must be one of {sorted(known)}, not {option!r}")
+        default = known[option].default
+        if isinstance(default, bool) != isinstance(value, bool) and default is not None:
+            raise InvalidInput(f"pass {name} option {option} must be {type(default).__name__}, not {value!r}")
+    return made(**options) if isinstance(made, type) else made

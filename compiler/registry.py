@@ -1,0 +1,68 @@
+"""Names to loaders of passes, pipelines and backends. Third parties add theirs by packaging entry points.
+
+Entry-point groups: `fxpress.passes` (a Pass instance or class), `fxpress.pipelines` (a function of options returning a
+list of passes), `fxpress.backends` (a Backend class). Nothing is imported before its name is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from .errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: who owns it and how it is loaded."""
+
+    name: str
+    owner: str
+    load: Callable[[], Any]
+
+
+@cache
+def entries(kind: str) -> dict[str, Entry]:
+    """All entries of `kind` ("passes", "pipelines", "backends"), our own and installed plugins'.
+
+    Raises InvalidInput when two packages claim one name.
+    """
+    found = {name: Entry(name, "fxpress", _loader(path)) for name, path in _own(kind).items()}
+    for point in entry_points(group=f"fxpress.{kind}"):
+        owner = point.dist.name if point.dist is not None else point.value
+        if point.name in found:
+            raise InvalidInput(
+                f"{kind} name {point.name!r} must be unique, but {found[point.name].owner} and {owner} both define it; "
+                "uninstall one of them or rename the entry point"
+            )
+        found[point.name] = Entry(point.name, owner, point.load)
+    return found
+
+
+def lookup(kind: str, name: str) -> Any:
+    """Load the entry `name` of `kind`. Raises InvalidInput with the nearest names when there is none."""
+    table = entries(kind)
+    if name not in table:
+        close = difflib.get_close_matches(name, table, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(sorted(table))}"
+        raise InvalidInput(f"{kind} must name one that is registered, not {name!r}; {hint}")
+    return table[name].load()
+
+
+def _own(kind: str) -> dict[str, str]:
+    if kind == "backends":
+        return {
+            "reference": "fxpress.backends.reference:ReferenceBackend",
+            "tvm": "fxpress.backends.tvm:TvmBackend",
+        }
+    table: dict[str, str] = getattr(importlib.import_module("fxpress.passes"), kind.upper())
+    return table
+
+
+def _loader(path: str) -> Callable[[], Any]:
+    return EntryPoint(name="", value=path, group="").load
