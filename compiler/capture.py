@@ -62,7 +62,9 @@ def from_exported(exported: ExportedProgram) -> Program:
     args, kwargs = exported.example_inputs
     arguments, leaves = Structure.of(tuple(args), _is_tensor, "args")
     named, named_leaves = Structure.of(dict(kwargs), _is_tensor, "kwargs")
-    names = tuple(str(spec.arg.name) for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT)
+    names = tuple(
+        str(spec.arg.name) for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
+    )
     positional = names if len(names) == len(args) + len(kwargs) else ()
     with torch.no_grad(), explain(exported, None, ()):
         decomposed = exported.run_decompositions(decomposition_table())
@@ -134,7 +136,9 @@ def _flat_shapes(signature: Signature, dynamic_shapes: Any) -> Any:
     elif isinstance(dynamic_shapes, tuple | list) and len(dynamic_shapes) == len(parameters):
         given = list(dynamic_shapes)
     else:
-        raise InvalidInput(f"dynamic_shapes must be a dict by name or a tuple of {len(parameters)}, not {dynamic_shapes!r}")
+        raise InvalidInput(
+            f"dynamic_shapes must be a dict by name or a tuple of {len(parameters)}, not {dynamic_shapes!r}"
+        )
     shapes = [
         shape
         for (name, structure), spec in zip(parameters, given, strict=True)
@@ -195,7 +199,9 @@ def _flat_graph(exported: ExportedProgram) -> GraphModule:
         elif node.op == "output":
             graph.output(tuple(nodes[result] for result in _results(exported, node)))
         else:
-            raise CaptureError(f"operator %{node.name} ({node.op}) must be an ATen op: torch.cond and its kind are not supported")
+            raise CaptureError(
+                f"operator %{node.name} ({node.op}) must be an ATen op: torch.cond and its kind are not supported"
+            )
     _simplify(graph)
     module = GraphModule(root, graph)
     _refresh_values(module)
@@ -217,7 +223,9 @@ def _refuse_mutation(exported: ExportedProgram) -> None:
         if spec.kind is OutputKind.BUFFER_MUTATION:
             raise CaptureError(f"buffer {spec.target!r} must not be changed by forward: return the new value instead")
         if spec.kind is OutputKind.USER_INPUT_MUTATION:
-            raise CaptureError(f"input {spec.target!r} must not be changed in place: work on a copy, {spec.target}.clone()")
+            raise CaptureError(
+                f"input {spec.target!r} must not be changed in place: work on a copy, {spec.target}.clone()"
+            )
 
 
 def _constant(exported: ExportedProgram, target: str | None) -> torch.Tensor:
@@ -238,7 +246,9 @@ def _constant_name(target: str | None, root: torch.nn.Module) -> str:
 
 def _source(node: Node) -> str:
     """Where in the user's model the node comes from: `model.py:12 in forward (encoder.layer.0)`."""
-    frames = [line.strip() for line in node.meta.get("stack_trace", "").splitlines() if line.strip().startswith("File ")]
+    frames = [
+        line.strip() for line in node.meta.get("stack_trace", "").splitlines() if line.strip().startswith("File ")
+    ]
     place = ""
     if frames:
         file, line, function = (part.strip() for part in frames[-1].split(",", 2))

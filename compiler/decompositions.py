@@ -133,7 +133,11 @@ def _to_clamp(node: Node) -> Node:
 def _to_batch_norm(node: Node) -> Node | None:
     """The only result used of `_native_batch_norm_legit_no_training` is the first: give batch_norm as that one."""
     source, index = node.args
-    if index != 0 or not isinstance(source, Node) or source.target is not aten._native_batch_norm_legit_no_training.default:
+    if (
+        index != 0
+        or not isinstance(source, Node)
+        or source.target is not aten._native_batch_norm_legit_no_training.default
+    ):
         return None
     x, weight, bias, mean, variance, momentum, eps = source.args
     return _call(node, aten.batch_norm.default, x, weight, bias, mean, variance, False, momentum, eps, False)

@@ -136,5 +136,5 @@ def bisect(program: Program, passes: str | Iterable[Pass | str], is_good: Any, *
     before, after = run(good)[1], run(bad)[1]
     for old, new in zip(before.history, after.history, strict=True):
         if len(new.rewrites) > len(old.rewrites):
-            return f"rewrite {bad}: pass {new.name}: {'; '.join(new.rewrites[len(old.rewrites):])}"
+            return f"rewrite {bad}: pass {new.name}: {'; '.join(new.rewrites[len(old.rewrites) :])}"
     raise CompilerError(f"rewrite {bad} changed no record; the pipeline is not deterministic")

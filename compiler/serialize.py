@@ -71,7 +71,10 @@ def load_reproducer(path: Path) -> tuple[Program, str]:
         Signature.from_json(document["signature"]),
         Structure.from_json(document["outputs"]),
         [tensors[f"example.{i}"] for i in range(sum(k.startswith("example.") for k in tensors))],
-        [PassRecord(**{**r, "rewrites": tuple(r["rewrites"]), "skipped": tuple(r["skipped"])}) for r in document["history"]],
+        [
+            PassRecord(**{**r, "rewrites": tuple(r["rewrites"]), "skipped": tuple(r["skipped"])})
+            for r in document["history"]
+        ],
         document["facts"],
     )
     _infer_all(program)

@@ -32,7 +32,9 @@ def check_pass(passes: str | Pass | list[Pass | str], before: Program, *, target
     after = PassManager(passes, numerics=True, target=target).run(before)
     again = PassManager(passes, target=target).run(after)
     if again.text() != after.text():
-        raise InternalError(f"a second run of the pass must change nothing, but gave:\n{again.text()}\nafter:\n{after.text()}")
+        raise InternalError(
+            f"a second run of the pass must change nothing, but gave:\n{again.text()}\nafter:\n{after.text()}"
+        )
     return after
 
 

@@ -161,9 +161,7 @@ def _adaptive_max_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> T
     return _restore(pool(_channels_first(x, channels_last), size), channels_last)
 
 
-@_op(
-    "resize(Tensor x, int[] size, float[]? scales, str mode, bool align_corners, bool channels_last) -> Tensor"
-)
+@_op("resize(Tensor x, int[] size, float[]? scales, str mode, bool align_corners, bool channels_last) -> Tensor")
 def _resize(
     x: Tensor,
     size: Sequence[int],
