@@ -67,27 +67,9 @@ class Access:
             return
         B.buffer_store(self._buffer, value, [where if lanes == 1 else B.ramp(where, stride, lanes)])
 
-    def load_first(self, count: int, index: Expr, lanes: int) -> Expr:
-        """Load a vector of `lanes` elements of which only the first `count` are read; the others are zero."""
-        if count == lanes:
-            return self.load(index, lanes)
-        where = B.ramp(self._base + index, 1, lanes)
-        return B.masked_load(f"{self.dtype}x{lanes}", self._buffer, where, _first(count, lanes))
-
-    def store_first(self, count: int, index: Expr, value: Expr, lanes: int) -> None:
-        """Store only the first `count` elements of `value`, a vector of `lanes` elements."""
-        if count == lanes:
-            return self.store(index, value, lanes)
-        where = B.ramp(self._base + index, 1, lanes)
-        B.evaluate(B.masked_store(self._buffer, value, where, _first(count, lanes)))
-
     def shifted(self, offset: Expr) -> Access:
         """The same memory seen from `offset` elements further on."""
         return Access(self._buffer, B.bind(self._base + offset), self.dtype)
-
-
-def _first(count: int, lanes: int) -> Expr:
-    return B.ramp(0, 1, lanes) < B.broadcast(B.int32(count), lanes)
 
 
 class Registers:

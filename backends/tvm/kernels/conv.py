@@ -1,0 +1,208 @@
+"""Direct convolution: a register tile of output pixels by output channels, accumulated over every tap and input channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from tvm.tirx.script import builder as B
+
+from ....target import Target
+from .base import Access, Expr, Kernel, Operand, Registers
+from .conv_shape import ConvShape, Epilogue, load_first
+from .tiles import ConvTile, choose_conv_tile
+
+
+@dataclass(frozen=True)
+class DirectConv(Kernel):
+    """Convolution in one or two dimensions with any kernel, stride, dilation and groups.
+
+    The weight operand is what `pack` returns. A group is a convolution on a slice of the channels.
+    """
+
+    shape: ConvShape
+    tile: ConvTile
+
+    name: ClassVar[str] = "direct-conv"
+
+    @classmethod
+    def choose(cls, shape: ConvShape, target: Target) -> DirectConv:
+        """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
+        shape = shape.flattened()
+        return cls(shape, choose_conv_tile(shape, target))
+
+    def operands(self) -> tuple[Operand, ...]:
+        """x, weight, bias [oc], residual where there is one, y."""
+        return self.shape.operands()
+
+    def flops(self) -> int:
+        """Operations of the multiply-adds; the epilogue is not counted."""
+        return self.shape.flops
+
+    def describe(self) -> str:
+        """The register tile, loop order and block."""
+        return f"{self.name} {self.tile.text()}"
+
+    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+        """Lay out `weight` [oc, ic / groups, kh, kw] as this kernel reads it; returns a flat tensor.
+
+        Groups outermost, then panels of `tile.vectors` vectors of output channels (the last panel has what is left,
+        rounded up to whole vectors with zeros), and inside a panel [kh, kw, ic / groups, channels of the panel].
+        """
+        shape, lanes = self.shape, self.tile.lanes
+        oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
+        if tuple(weight.shape) != (shape.oc, ic, *shape.kernel):
+            raise ValueError(f"weight must have shape {(shape.oc, ic, *shape.kernel)}, not {tuple(weight.shape)}")
+        vectors = -(-oc // lanes)
+        padded = weight.new_zeros(shape.groups, vectors * lanes, ic, *shape.kernel)
+        padded[:, :oc] = weight.reshape(shape.groups, oc, ic, *shape.kernel)
+        width = self.tile.vectors * lanes
+        panels = [
+            padded[group, first : first + width].permute(2, 3, 1, 0).reshape(-1)
+            for group in range(shape.groups)
+            for first in range(0, vectors * lanes, width)
+        ]
+        return torch.cat(panels)
+
+    def emit(self, *operands: Access) -> None:
+        """Emit the parallel loop over blocks of pixels and panels of channels."""
+        shape, tile = self.shape, self.tile
+        x, weight, bias, *residual, y = operands
+        finish = Epilogue(shape, residual[0] if residual else None, y)
+        panels = tile.panels(shape)
+        blocks = tile.blocks(shape)
+        outer = shape.batch * shape.groups
+        tasks = outer * panels * blocks
+
+        def task(number: Expr) -> None:
+            if tile.order == "channels":
+                image, panel, block = number // (panels * blocks), number // blocks % panels, number % blocks
+            else:
+                image, panel, block = number // (panels * blocks), number % panels, number // panels % blocks
+            n, group = B.bind(image // shape.groups), B.bind(image % shape.groups)
+            panel, block = B.bind(panel), B.bind(block)
+            body = _Body(self, x, weight, bias, finish, n, group, panel)
+            last = tile.last_panel(shape)
+            if panels == 1 or last == (tile.vectors, tile.lanes):
+                body.pixels(block, *last)
+                return
+            with B.If(panel < panels - 1):
+                with B.Then():
+                    body.pixels(block, tile.vectors, tile.lanes)
+                with B.Else():
+                    body.pixels(block, *last)
+
+        if tasks > 1 and tile.parallel:
+            with B.parallel(tasks) as number:
+                task(number)
+        else:
+            with B.serial(tasks) as number:
+                task(number)
+
+
+class _Body:
+    """One task: one panel of output channels for one block of pixel tiles of image `n` and group `group`."""
+
+    def __init__(
+        self,
+        kernel: DirectConv,
+        x: Access,
+        weight: Access,
+        bias: Access,
+        finish: Epilogue,
+        n: Expr,
+        group: Expr,
+        panel: Expr,
+    ) -> None:
+        self.shape, self.tile = kernel.shape, kernel.tile
+        self.weight, self.bias, self.finish = weight, bias, finish
+        self.n = n
+        shape, tile = self.shape, self.tile
+        self.ic, oc = shape.ic // shape.groups, shape.oc // shape.groups
+        self.first_channel = B.bind(group * oc + panel * (tile.vectors * tile.lanes))
+        vectors = -(-oc // tile.lanes)
+        depth = shape.taps * self.ic * tile.lanes
+        self.panel_at = B.bind((group * vectors + panel * tile.vectors) * depth)
+        self.x = x.shifted(group * self.ic)
+
+    def pixels(self, block: Expr, vectors: int, count: int) -> None:
+        """All pixel tiles of `block`, `vectors` vectors of channels wide, the last one holding `count` channels."""
+        shape, tile = self.shape, self.tile
+        down, across = -(-shape.height // tile.lines), -(-shape.width // tile.columns)
+        tiles = down * across
+        lines, columns = shape.height % tile.lines or tile.lines, shape.width % tile.columns or tile.columns
+
+        def one(number: Expr) -> None:
+            row = B.bind(number // across)
+            column = B.bind(number % across)
+            if lines == tile.lines and columns == tile.columns:
+                self.register_tile(row, column, lines, columns, vectors, count)
+                return
+            partial = row == down - 1 if columns == tile.columns else column == across - 1
+            with B.If(partial):
+                with B.Then():
+                    self.register_tile(row, column, lines, columns, vectors, count)
+                with B.Else():
+                    self.register_tile(row, column, tile.lines, tile.columns, vectors, count)
+
+        with B.serial(tile.block) as i:
+            number = B.bind(block * tile.block + i)
+            if tiles % tile.block == 0:
+                one(number)
+            else:
+                with B.If(number < tiles), B.Then():
+                    one(number)
+
+    def register_tile(self, row: Expr, column: Expr, lines: int, columns: int, vectors: int, count: int) -> None:
+        """`lines` x `columns` pixels by `vectors` vectors of channels, from the bias to the store."""
+        shape, lanes = self.shape, self.tile.lanes
+        x_at, y_at, residual_at = shape.pixel(self.n, row * self.tile.lines, column * self.tile.columns)
+        x = self.x.shifted(x_at)
+        y_at, residual_at = B.bind(y_at + self.first_channel), B.bind(residual_at + self.first_channel)
+        pixels = [(line, column) for line in range(lines) for column in range(columns)]
+        counts = [lanes] * (vectors - 1) + [count]
+        sums = Registers(len(pixels) * vectors, lanes)
+        for v in range(vectors):
+            start = B.bind(load_first(self.bias, self.first_channel + v * lanes, lanes, counts[v]))
+            for p in range(len(pixels)):
+                sums[p * vectors + v] = start
+        self.accumulate(sums, x, pixels, vectors)
+        for p, (line, column) in enumerate(pixels):
+            _, y_step, residual_step = shape.pixel(0, line, column)
+            for v in range(vectors):
+                at = v * lanes
+                self.finish(
+                    sums[p * vectors + v], y_at + (y_step + at), residual_at + (residual_step + at), lanes, counts[v]
+                )
+
+    def accumulate(self, sums: Registers, x: Access, pixels: list[tuple[int, int]], vectors: int) -> None:
+        """Add the products of every tap and input channel. A row of taps is one loop where it is contiguous in x."""
+        shape, lanes, unroll = self.shape, self.tile.lanes, self.tile.unroll
+        _, x_h, x_w = shape.x_strides
+        kernel_h, kernel_w = shape.kernel
+        depth = self.ic
+        if kernel_w > 1 and shape.groups == 1 and shape.dilation[1] == 1 and x_w == shape.ic:
+            depth, kernel_w = depth * kernel_w, 1
+        steps = [line * shape.stride[0] * x_h + column * shape.stride[1] * x_w for line, column in pixels]
+
+        def taps(x: Access, weight: Access, k: Expr) -> None:
+            panel = [B.bind(weight.load(k * (vectors * lanes) + v * lanes, lanes)) for v in range(vectors)]
+            for p, step in enumerate(steps):
+                value = B.bind(x.load(k + step, lanes, stride=0))
+                for v in range(vectors):
+                    sums[p * vectors + v] = sums[p * vectors + v] + value * panel[v]
+
+        def channels(h: Expr, w: Expr) -> None:
+            here = x.shifted(h * (shape.dilation[0] * x_h) + w * (shape.dilation[1] * x_w))
+            weight = self.weight.shifted(self.panel_at + (h * kernel_w + w) * (depth * vectors * lanes))
+            rounds = depth // unroll
+            if rounds > 1:
+                with B.serial(rounds) as k:
+                    for u in range(unroll):
+                        taps(here, weight, k * unroll + u)
+            for u in range(rounds * unroll if rounds > 1 else 0, depth):
+                taps(here, weight, u)
+
+        with B.serial(kernel_h) as h, B.serial(kernel_w) as w:
+            channels(h, w)
