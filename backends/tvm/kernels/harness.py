@@ -18,6 +18,16 @@ def llvm_target(target: Target) -> Any:
     return tvm.target.Target({"kind": "llvm", "mcpu": ISAS[target.isa].mcpu, "num-cores": target.cores})
 
 
+def build(module: Any, target: Target) -> Any:
+    """Compile a module of kernels for `target`.
+
+    Storage rewriting is off: merging two allocations of different size drops the annotation that keeps `Registers`
+    on the stack, and the code then fails to lower.
+    """
+    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_storage_rewrite": True}):
+        return tvm.compile(module, llvm_target(target))
+
+
 class CompiledKernel:
     """A kernel ready to call: `CompiledKernel(kernel, target)(*arrays)`, outputs written in place."""
 
@@ -25,8 +35,7 @@ class CompiledKernel:
         operands = kernel.operands()
         self._operands = operands
         call = Call(kernel, tuple((i, 0) for i in range(len(operands))))
-        with tvm.transform.PassContext(opt_level=3):
-            self._library = tvm.compile(run_module([call], len(operands)), llvm_target(target))
+        self._library = build(run_module([call], len(operands)), target)
         self._run = self._library["run"]
 
     def __call__(self, *arrays: np.ndarray) -> None:

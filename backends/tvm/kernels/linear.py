@@ -1,0 +1,196 @@
+"""Linear layers: y = activation(x @ W^T + bias + residual), with the weight packed for the machine at compile time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from tvm.tirx.script import builder as B
+
+from ....target import Target
+from .base import Access, Expr, Kernel, Operand, Registers, broadcast
+from .gemm import accumulate
+
+
+def pack(weight: torch.Tensor, width: int) -> torch.Tensor:
+    """Reorder a weight [n, k] into panels [ceil(n / width)][k][width], zeros where n ends.
+
+    Element (n, k) is at flat index `((n // width) * K + k) * width + n % width`.
+    """
+    n, k = weight.shape
+    panels = -(-n // width)
+    padded = weight.new_zeros(panels * width, k)
+    padded[:n] = weight
+    return padded.reshape(panels, width, k).transpose(1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the rows of a matrix lie: row (o, i) starts `o * outer + i * inner` elements on; columns are dense."""
+
+    outer: int
+    inner: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Kernel):
+    """y[m, n] = activation(x[m, k] @ W^T + bias + residual) for m = outer * inner rows.
+
+    Operands: x, weight as `pack` gives it, bias [n] if `bias`, residual if it has rows, y.
+    A tile is `tile_rows` rows by `tile_vectors` vectors of `lanes` columns. `order` 'nm' walks the rows inside a panel of
+    weights (each core reads its share of the weights once), 'mn' the panels inside a block of `block` row tiles.
+    """
+
+    name: ClassVar[str] = "linear"
+
+    outer: int
+    inner: int
+    n: int
+    k: int
+    x: Rows
+    y: Rows
+    residual: Rows | None = None
+    bias: bool = False
+    activation: str = "none"
+    lanes: int
+    tile_rows: int
+    tile_vectors: int
+    order: str = "nm"
+    block: int
+
+    @property
+    def width(self) -> int:
+        """Columns of one panel of the packed weight."""
+        return self.lanes * self.tile_vectors
+
+    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+        """The packed form of `weight` [n, k] that this kernel reads; see the function `pack`."""
+        return pack(weight, self.width)
+
+    def operands(self) -> tuple[Operand, ...]:
+        names = ["x", "weight"] + ["bias"] * self.bias + ["residual"] * (self.residual is not None)
+        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
+
+    def flops(self) -> int:
+        return 2 * self.outer * self.inner * self.n * self.k
+
+    def describe(self) -> str:
+        return f"linear {self.tile_rows}x{self.tile_vectors} {self.order} block={self.block}"
+
+    def emit(self, *operands: Access) -> None:
+        panels, tiles = -(-self.n // self.width), self.outer * -(-self.inner // self.tile_rows)
+        blocks = -(-tiles // self.block)
+        with B.parallel(panels * blocks) as task:
+            panel, first = (task // blocks, task % blocks) if self.order == "nm" else (task % panels, task // panels)
+            panel, first = B.bind(panel), B.bind(first * self.block)
+            self._by_columns(panel, panels, lambda columns: self._rows(operands, panel, columns, first, tiles))
+
+    def _by_columns(self, panel: Expr, panels: int, body) -> None:
+        """Run `body(columns of the panel)`: the last panel may be narrower."""
+        tail = self.n - (panels - 1) * self.width
+        if panels == 1 or tail == self.width:
+            body(tail)
+            return
+        with B.If(panel < panels - 1):
+            with B.Then():
+                body(self.width)
+            with B.Else():
+                body(tail)
+
+    def _rows(self, operands: tuple[Access, ...], panel: Expr, columns: int, first: Expr, tiles: int) -> None:
+        per_outer = -(-self.inner // self.tile_rows)
+        tail = self.inner - (per_outer - 1) * self.tile_rows
+        with B.serial(self.block) as step:
+            tile = B.bind(first + step)
+
+            def body() -> None:
+                outer, row = B.bind(tile // per_outer), B.bind(tile % per_outer * self.tile_rows)
+                if tail == self.tile_rows or per_outer == 1:
+                    self._tile(operands, panel, columns, outer, row, tail)
+                    return
+                with B.If(row < self.inner - tail):
+                    with B.Then():
+                        self._tile(operands, panel, columns, outer, row, self.tile_rows)
+                    with B.Else():
+                        self._tile(operands, panel, columns, outer, row, tail)
+
+            if tiles % self.block == 0:
+                body()
+            else:
+                with B.If(tile < tiles):
+                    with B.Then():
+                        body()
+
+    def _tile(
+        self, operands: tuple[Access, ...], panel: Expr, columns: int, outer: Expr, row: Expr, rows: int
+    ) -> None:
+        named = dict(zip((op.name for op in self.operands()), operands, strict=True))
+        lanes, vectors = self.lanes, -(-columns // self.lanes)
+        counts = [None if (j + 1) * lanes <= columns else columns - j * lanes for j in range(vectors)]
+        column = B.bind(panel * self.width)
+
+        def at(name: str, where: Rows) -> Access:
+            return named[name].shifted(outer * where.outer + row * where.inner)
+
+        x, weight = at("x", self.x), named["weight"].shifted(panel * (self.k * self.width))
+        tile = Registers(rows * vectors, lanes)
+        for j in range(vectors):
+            start = broadcast(B.float32(0), lanes)
+            if self.bias:
+                start = B.bind(named["bias"].load(column + j * lanes, lanes, count=counts[j]))
+            for i in range(rows):
+                tile[i * vectors + j] = start
+        accumulate(
+            tile,
+            rows,
+            vectors,
+            self.k,
+            lambda i, k: x.load(i * self.x.inner + k),
+            lambda j, k: weight.load(k * self.width + j * lanes, lanes),
+        )
+        y = at("y", self.y).shifted(column)
+        residual = at("residual", self.residual).shifted(column) if self.residual else None
+        for i in range(rows):
+            for j in range(vectors):
+                value = tile[i * vectors + j]
+                if residual is not None:
+                    value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=counts[j])
+                value = _activate(self.activation, value, lanes)
+                y.store(i * self.y.inner + j * lanes, value, lanes, count=counts[j])
+
+    @classmethod
+    def choose(
+        cls,
+        m: int,
+        n: int,
+        k: int,
+        *,
+        target: Target,
+        outer: int = 1,
+        x: Rows | None = None,
+        y: Rows | None = None,
+        residual: Rows | None = None,
+        bias: bool = False,
+        activation: str = "none",
+    ) -> Linear:
+        """The kernel for `m` rows (`outer` groups of m / outer) with tile and loop order chosen for `target`.
+
+        Rows are dense where not given.
+        """
+        inner = m // outer
+        lanes = target.vector.lanes
+        return cls(
+            outer=outer, inner=inner, n=n, k=k,
+            x=x or Rows(inner * k, k), y=y or Rows(inner * n, n), residual=residual, bias=bias, activation=activation,
+            lanes=lanes, tile_rows=min(inner, 12 if lanes == 16 else 6), tile_vectors=2, order="nm",
+            block=outer * -(-inner // min(inner, 12 if lanes == 16 else 6)),
+        )
+
+
+def _activate(name: str, value: Expr, lanes: int) -> Expr:
+    if name == "none":
+        return value
+    from .vmath import activate
+
+    return activate(name, value, lanes)
