@@ -12,7 +12,8 @@ which the range reductions rely on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.tirx.script import builder as B
@@ -232,9 +233,12 @@ def log1p(x: Expr) -> Expr:
     if element_of(x) == "float64":
         return library("log1p", x)
     u = B.bind(x + like(x, 1.0))
-    e = _octave(B.bind(bits(u, "int32")))
+    pattern = B.bind(bits(u, "int32"))
+    e = _octave(pattern)
     scale = B.bind(bits((like(e, 127) - e) << like(e, 23), "float32"))
-    f = B.bind(x * scale + opaque(opaque(scale) - like(x, 1.0)))
+    near = x * scale + opaque(opaque(scale) - like(x, 1.0))
+    far = opaque(bits(pattern - (e << like(e, 23)), "float32")) - like(x, 1.0)
+    f = B.bind(select(e > like(e, 24), far, near))
     y = _log_edges(u, x, _log1p_reduced(f, B.bind(convert(e, "float32"))))
     return B.bind(select(x == like(x, 0.0), x, y))
 
