@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from .capture_errors import explain
+from .capture_errors import explain, innermost_user_frame
 from .decompositions import ASSERTIONS, decomposition_table, respell
 from .errors import CaptureError, InvalidInput
 from .program import Program, find_fake_mode
@@ -49,7 +50,7 @@ def capture(
     with _evaluation_mode(model), torch.no_grad(), explain(model, signature, inputs):
         exported = torch.export.export(flat, inputs, dynamic_shapes=shapes)
         exported = exported.run_decompositions(decomposition_table())
-    return Program(_flat_graph(exported), signature, flat.outputs, inputs)
+    return Program(_flat_graph(exported, signature), signature, flat.outputs, inputs)
 
 
 def from_exported(exported: ExportedProgram) -> Program:
@@ -68,9 +69,10 @@ def from_exported(exported: ExportedProgram) -> Program:
     positional = names if len(names) == len(args) + len(kwargs) else ()
     with torch.no_grad(), explain(exported, None, ()):
         decomposed = exported.run_decompositions(decomposition_table())
+    signature = Signature(positional[: len(args)], arguments, named)
     return Program(
-        _flat_graph(decomposed),
-        Signature(positional[: len(args)], arguments, named),
+        _flat_graph(decomposed, signature),
+        signature,
         _exported_outputs(exported),
         tuple(tensor.detach() for tensor in (*leaves, *named_leaves)),
     )
@@ -80,6 +82,12 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+class _Found:
+    """What tracing finds out. Not a plain attribute of the module: torch.export restores those after tracing."""
+
+    outputs: Structure
+
+
 class _FlatModel(torch.nn.Module):
     """The model as a function from flat tensors to flat tensors; tracing it finds the structure of the outputs."""
 
@@ -87,20 +95,20 @@ class _FlatModel(torch.nn.Module):
         super().__init__()
         self.model = model
         self._signature = signature
-        self._outputs: list[Structure] = []
+        self._found = _Found()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         leaves = iter(tensors)
         args = self._signature.args.unflatten(leaves)
         kwargs = self._signature.kwargs.unflatten(leaves)
         outputs, results = Structure.of(self.model(*args, **kwargs), _is_tensor, "output")
-        self._outputs.append(outputs)
+        self._found.outputs = outputs
         return tuple(results)
 
     @property
     def outputs(self) -> Structure:
         """The structure of what the model returned when it was last traced."""
-        return self._outputs[-1]
+        return self._found.outputs
 
 
 def _positional_parameters(model: Model) -> tuple[str, ...]:
@@ -171,12 +179,13 @@ def _exported_outputs(exported: ExportedProgram) -> Structure:
     return Structure.of(value, lambda leaf: leaf is marker, "output")[0]
 
 
-def _flat_graph(exported: ExportedProgram) -> GraphModule:
+def _flat_graph(exported: ExportedProgram, signature: Signature) -> GraphModule:
     """The exported graph with constants as `get_attr` nodes and one spelling for each op."""
     _refuse_mutation(exported)
     root = torch.nn.Module()
     graph = Graph()
     nodes: dict[Node, Any] = {}
+    inputs = (re.sub(r"\W+", "_", name).strip("_") for name in signature.leaf_names())
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
     for node in exported.graph.nodes:
         if node.op == "placeholder":
@@ -185,7 +194,7 @@ def _flat_graph(exported: ExportedProgram) -> GraphModule:
                 if isinstance(spec.arg, ConstantArgument):
                     nodes[node] = spec.arg.value
                     continue
-                nodes[node] = graph.placeholder(node.name.removeprefix("tensors_"))
+                nodes[node] = graph.placeholder(next(inputs))
             elif node.users:
                 name = _constant_name(spec.target, root)
                 root.register_buffer(name, _constant(exported, spec.target).detach())
@@ -197,13 +206,13 @@ def _flat_graph(exported: ExportedProgram) -> GraphModule:
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
             nodes[node].meta = {"val": node.meta.get("val"), "source": _source(node)}
         elif node.op == "output":
-            graph.output(tuple(nodes[result] for result in _results(exported, node)))
+            graph.output(tuple(nodes[result] for result in _results(exported, node))).meta = {"source": ""}
         else:
             raise CaptureError(
                 f"operator %{node.name} ({node.op}) must be an ATen op: torch.cond and its kind are not supported"
             )
     _simplify(graph)
-    module = GraphModule(root, graph)
+    module = GraphModule(root, _renamed(graph))
     _refresh_values(module)
     return module
 
@@ -246,17 +255,12 @@ def _constant_name(target: str | None, root: torch.nn.Module) -> str:
 
 def _source(node: Node) -> str:
     """Where in the user's model the node comes from: `model.py:12 in forward (encoder.layer.0)`."""
-    frames = [
-        line.strip() for line in node.meta.get("stack_trace", "").splitlines() if line.strip().startswith("File ")
-    ]
-    place = ""
-    if frames:
-        file, line, function = (part.strip() for part in frames[-1].split(",", 2))
-        place = f"{Path(file[6:-1]).name}:{line.removeprefix('line ')} {function}"
-    modules = list(node.meta.get("nn_module_stack", {}).values())
+    frame = innermost_user_frame(node.meta.get("stack_trace") or "")
+    place = f"{Path(frame.file).name}:{frame.line} in {frame.function}" if frame else ""
+    modules = list((node.meta.get("nn_module_stack") or {}).values())
     path = modules[-1][0].removeprefix("L['self']").strip(".") if modules else ""
     path = path.removeprefix("model").removeprefix(".")
-    return f"{place} ({path})" if path else place
+    return f"{place} ({path})".strip() if path else place
 
 
 def _simplify(graph: Graph) -> None:
@@ -275,6 +279,19 @@ def _simplify(graph: Graph) -> None:
     for node in reversed(graph.nodes):
         if node.op in ("call_function", "get_attr") and not node.users:
             graph.erase_node(node)
+
+
+def _renamed(graph: Graph) -> Graph:
+    """The same graph with nodes named after their op and numbered without gaps."""
+    renamed = Graph()
+    nodes: dict[Node, Node] = {}
+    for node in graph.nodes:
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: nodes[n])
+        packet = getattr(node.target, "overloadpacket", None)
+        name = packet.__name__ if packet is not None else None
+        nodes[node] = renamed.create_node(node.op, node.target, args, kwargs, name=name)
+        nodes[node].meta = node.meta
+    return renamed
 
 
 def _refresh_values(module: GraphModule) -> None:

@@ -63,6 +63,7 @@ def decomposition_table() -> DecompositionTable:
         table.pop(op, None)
     table[aten.instance_norm.default] = _instance_norm
     table[aten.roll.default] = _roll
+    table[aten.lerp.Scalar] = _lerp
     return table
 
 
@@ -95,6 +96,11 @@ def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
     return x
 
 
+def _lerp(x: Tensor, end: Tensor, weight: float) -> Tensor:
+    """As PyTorch computes it; its own decomposition makes a tensor of the weight and chooses at run time."""
+    return x + weight * (end - x) if abs(weight) < 0.5 else end - (end - x) * (1 - weight)
+
+
 def respell(node: Node) -> Node | None:
     """The node that says the same in the one spelling Programs use, or None when `node` is fine as it is."""
     rule = _SPELLINGS.get(node.target)
@@ -103,11 +109,7 @@ def respell(node: Node) -> Node | None:
 
 def _call(node: Node, op: Any, *args: Any, **kwargs: Any) -> Node:
     with node.graph.inserting_before(node):
-        return node.graph.call_function(op, args, kwargs)
-
-
-def _argument(node: Node, index: int, default: Any = None) -> Any:
-    return node.args[index] if index < len(node.args) else default
+        return node.graph.create_node("call_function", op, args, kwargs, name=op.overloadpacket.__name__)
 
 
 def _first_argument(node: Node) -> Node:
@@ -143,8 +145,23 @@ def _to_batch_norm(node: Node) -> Node | None:
     return _call(node, aten.batch_norm.default, x, weight, bias, mean, variance, False, momentum, eps, False)
 
 
-def _to_max_pool(node: Node) -> Node | None:
-    return None
+def _to_expand(node: Node) -> Node:
+    """`copy(x, source)` is `source` in the shape and dtype of x."""
+    x, source = (argument.meta["val"] for argument in node.args[:2])  # type: ignore[union-attr]
+    result: Any = node.args[1]
+    if source.dtype != x.dtype:
+        result = _call(node, aten._to_copy.default, result, dtype=x.dtype)
+        result.meta = {**node.meta, "val": source.to(x.dtype)}
+    return result if source.shape == x.shape else _call(node, aten.expand.default, result, list(x.shape))
+
+
+def _without_defaults(node: Node) -> Node | None:
+    """Where and how a new tensor lies in memory goes without saying."""
+    device = node.kwargs.get("device")
+    kwargs = {key: value for key, value in node.kwargs.items() if key == "dtype" and value is not None}
+    if len(kwargs) == len(node.kwargs) or (device is not None and torch.device(device).type != "cpu"):  # type: ignore[arg-type]
+        return None
+    return _call(node, node.target, *node.args, **kwargs)
 
 
 def _to_cast(node: Node) -> Node | None:
@@ -170,6 +187,11 @@ _SPELLINGS: dict[Any, Callable[[Node], Node | None]] = {
     aten.mul.Scalar: _to_tensor_overload(aten.mul.Tensor),
     aten.div.Scalar: _to_tensor_overload(aten.div.Tensor),
     aten._to_copy.default: _to_cast,
+    aten.copy.default: _to_expand,
+    aten.full.default: _without_defaults,
+    aten.full_like.default: _without_defaults,
+    aten.scalar_tensor.default: _without_defaults,
+    aten.arange.start_step: _without_defaults,
     aten.alias.default: _first_argument,
     aten.clone.default: _first_argument,
     aten.detach.default: _first_argument,
