@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import compile as compile
-    from .capture import capture as capture
+    from .capturing import capture as capture
     from .pass_manager import PassManager as PassManager
     from .program import Program as Program
     from .rewriter import Pass as Pass
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "compile": "api",
-    "capture": "capture",
+    "capture": "capturing",
     "PassManager": "pass_manager",
     "Program": "program",
     "Pass": "rewriter",

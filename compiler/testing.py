@@ -18,7 +18,7 @@ from .rewriter import Pass
 
 def trace(function: Callable[..., Any] | torch.nn.Module, *args: Any) -> Program:
     """Capture a function or module on example inputs. Tensors the function closes over become constants."""
-    from .capture import capture
+    from .capturing import capture
 
     module = function if isinstance(function, torch.nn.Module) else _Function(function)
     return capture(module, args)
