@@ -20,6 +20,7 @@ from tvm.tirx.script import builder as B
 Expr = Any  # a TIR expression; TVM has no static types worth naming
 
 _UNBOUNDED = 1 << 30  # declared extent of every operand; pointers are raw, so no extent is enforced
+_CPU = 1  # kDLCPU
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ class Kernel(ABC):
                     Access(B.decl_buffer((_UNBOUNDED,), op.dtype, data=pointer), offset, op.dtype)
                     for op, (pointer, offset) in zip(operands, arguments, strict=True)
                 ]
-                self.emit(*views)
+                # What lowers `scratch` to the pooled workspace; TVM itself sets it in packed functions only.
+                with B.attr({"device_id": B.int32(0), "device_type": B.int32(_CPU)}):
+                    self.emit(*views)
                 B.add_to_parent(tirx.Return(B.int32(0)))
         return ib.get()
 

@@ -29,7 +29,7 @@ def accumulate(
 ) -> None:
     """Add the sum over `k < depth` of `left(i, k) * right(j, k)` to slot `i * vectors + j` of `tile`.
 
-    `left` gives a scalar, `right` a vector. `depth` may be an expression; then the loop is not unrolled.
+    `left` gives a scalar, `right` a vector. `depth` may be an expression.
     """
 
     def step(k: Expr) -> None:
@@ -40,14 +40,59 @@ def accumulate(
                 slot = i * vectors + j
                 tile[slot] = tile[slot] + value * columns[j]
 
-    if not isinstance(depth, int):
-        with B.serial(depth) as k:
-            step(k)
-        return
-    whole = depth // _UNROLL if depth > 2 * _UNROLL else 0
-    if whole:
+    whole = depth // _UNROLL
+    if not isinstance(depth, int) or whole > 2:
         with B.serial(whole) as block:
             for u in range(_UNROLL):
-                step(block * _UNROLL + u)
-    for k in range(whole * _UNROLL, depth):
+                step(B.bind(block * _UNROLL + u))
+        rest = whole * _UNROLL
+    else:
+        rest = 0
+    if not isinstance(depth, int):
+        with B.serial(depth - rest) as k:
+            step(B.bind(rest + k))
+        return
+    for k in range(rest, depth):
         step(B.int32(k))
+
+
+def tiles(total: int, size: int, body: Callable[[Expr, int], None], limit: Expr | None = None) -> None:
+    """Run `body(first, rows)` over `total` rows in tiles of `size`; the last tile may have fewer rows.
+
+    With `limit`, tiles that start at or beyond that row are left out.
+    """
+    whole, tail = divmod(total, size)
+    if whole:
+        count = whole if limit is None else B.min(B.int32(whole), (limit + (size - 1)) // size)
+        with B.serial(count) as tile:
+            body(B.bind(tile * size), size)
+    if not tail:
+        return
+    if limit is None:
+        body(B.int32(whole * size), tail)
+        return
+    with B.If(limit > whole * size):
+        with B.Then():
+            body(B.int32(whole * size), tail)
+
+
+def tile_cycles(rows: int, vectors: int) -> float:
+    """Cycles for one depth step of a register tile: two multiply-adds and two loads a cycle, latency of four."""
+    return max(rows * vectors / 2, 4.0, (rows + vectors) / 2)
+
+
+def fits(rows: int, vectors: int, registers: int) -> bool:
+    """Whether the tile, one column of weights and one broadcast value are held in registers."""
+    return rows * vectors + vectors + 1 <= registers
+
+
+def rows_cycles(total: int, rows: int, vectors: int) -> float:
+    """Cycles of one depth step over `total` rows in tiles of `rows`."""
+    whole, tail = divmod(total, rows)
+    return whole * tile_cycles(rows, vectors) + (tile_cycles(tail, vectors) if tail else 0.0)
+
+
+def best_rows(total: int, vectors: int, registers: int) -> int:
+    """The tile height that covers `total` rows in the fewest cycles; the higher of equals."""
+    most = max(rows for rows in range(1, registers) if rows == 1 or fits(rows, vectors, registers))
+    return min(range(1, min(most, total) + 1), key=lambda rows: (rows_cycles(total, rows, vectors), -rows))

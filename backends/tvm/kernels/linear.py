@@ -11,6 +11,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .gemm import accumulate
+from .vmath import activate
 
 
 def pack(weight: torch.Tensor, width: int) -> torch.Tensor:
@@ -191,6 +192,4 @@ class Linear(Kernel):
 def _activate(name: str, value: Expr, lanes: int) -> Expr:
     if name == "none":
         return value
-    from .vmath import activate
-
-    return activate(name, value, lanes)
+    return activate(name, B.bind(value), lanes)
