@@ -1,0 +1,14 @@
+"""Lowering rules: for each op, how its node becomes kernel calls. One family a file; this table is their union."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..lowering import OpRule
+from . import convolution, linear, view_ops
+
+RULES: dict[Any, OpRule] = {
+    **view_ops.RULES,
+    **convolution.RULES,
+    **linear.RULES,
+}

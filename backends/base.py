@@ -1,0 +1,53 @@
+"""What a backend is: it says what it can take, lowers a Program, and builds an Artifact."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch.fx import Node
+
+from ..program import Program
+from ..target import Target
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether a backend can run a node and, if not, because of what."""
+
+    supported: bool
+    because: str = ""
+
+    def __bool__(self) -> bool:
+        return self.supported
+
+
+YES = Support(True)
+
+
+class Lowered(ABC):
+    """A Program lowered for a target: it has text, and builds an artifact file."""
+
+    @abstractmethod
+    def text(self) -> str:
+        """The lowered form, readable."""
+
+    @abstractmethod
+    def build(self, path: Path, *, bundle_runtime: bool = False) -> None:
+        """Generate code and write the artifact to `path`."""
+
+
+class Backend(ABC):
+    """Lowers Programs for one kind of target."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def supports(self, node: Node, target: Target) -> Support:
+        """Whether this backend has code for `node`."""
+
+    @abstractmethod
+    def lower(self, program: Program, target: Target, *, fallback: str | None = None) -> Lowered:
+        """Lower a Program. Raises Unsupported listing every node without code, unless `fallback` covers them."""

@@ -1,0 +1,253 @@
+"""From a lowering to an artifact: addresses, one compiled module, and what the manifest says about both."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+
+from ... import __version__
+from ...artifact import constant_offsets, write_artifact
+from ...printer import op_name, print_type
+from ...runtime.samples import Samples, choose_inputs, make_inputs
+from ...runtime.structure import TensorSpec
+from ..base import Lowered
+from .kernels.base import Call, run_module
+from .kernels.harness import build as compile_module
+from .lowering import HostCall, KernelCall, Lowering
+from .memory import Lifetime, peak, plan
+from .views import ITEM_SIZES, View
+
+CONSTANTS, DERIVED, ARENA = range(3)  # entries of the address table; inputs and outputs follow
+
+
+@dataclass
+class TvmLowered(Lowered):
+    """A Program as kernel calls on planned memory."""
+
+    lowering: Lowering
+
+    def __post_init__(self) -> None:
+        self.lifetimes = _lifetimes(self.lowering)
+        self.arena_bytes = plan(self.lifetimes)
+        self.peak_bytes = peak(self.lifetimes)
+        derived = {v.storage for c in self.lowering.prepare_calls for v in c.views if v.storage.space == "derived"}
+        derived |= {v.storage for c in self.lowering.calls for v in c.views if v.storage.space == "derived"}
+        ordered = sorted(derived, key=lambda s: -s.bytes)
+        offsets, self.derived_bytes = constant_offsets([s.bytes for s in ordered])
+        for storage, offset in zip(ordered, offsets, strict=True):
+            storage.offset = offset
+        constants = [storage for storage, _ in self.lowering.constants]
+        self.constant_offsets, self.constant_bytes = constant_offsets([s.bytes for s in constants])
+        for storage, offset in zip(constants, self.constant_offsets, strict=True):
+            storage.offset = offset
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of `run`, with addresses."""
+        return [self._call(call) for call in self.lowering.calls]
+
+    def module(self) -> Any:
+        """The TVM module before code generation."""
+        prepare = [self._call(call) for call in self.lowering.prepare_calls]
+        return run_module(self.calls, self.table_size, {"prepare": prepare} if prepare else None)
+
+    @property
+    def table_size(self) -> int:
+        """Entries of the address table."""
+        return 3 + len(self.lowering.program.placeholders) + len(self.lowering.outputs)
+
+    def text(self) -> str:
+        """One line a call: the kernel, its operands and the node it computes."""
+        lines = []
+        for number, call in enumerate(self.lowering.calls):
+            operands = ", ".join(self._operand_text(view) for view in call.views)
+            node = f"%{call.node.name}" if call.node is not None else "result"
+            lines.append(f"{number:4d} {call.kernel.describe()}({operands})  # {node}{' ' + call.note if call.note else ''}")
+        return "\n".join(lines) + "\n"
+
+    def layers(self) -> list[dict[str, Any]]:
+        """For each call what reports show: node, op, source line, kernel, type, layout, work."""
+        return [_layer(call) for call in self.lowering.calls]
+
+    def build(self, path: Path, *, bundle_runtime: bool = False) -> None:
+        """Compile the module and write the artifact."""
+        program = self.lowering.program
+        library = compile_library(self.module(), self.lowering)
+        inputs = [_spec(name, node) for name, node in zip(_input_names(self.lowering), program.placeholders, strict=True)]
+        outputs = [_spec(f"output {i}", node) for i, node in enumerate(program.results)]
+        samples, tolerances = _samples(self.lowering, inputs)
+        write_artifact(
+            path,
+            {
+                "fxpress": __version__,
+                "target": str(self.lowering.target),
+                "features": sorted(self.lowering.target.vector.features),
+                "signature": program.signature.to_json(),
+                "inputs": [spec.to_json() for spec in inputs],
+                "outputs": program.outputs.to_json(),
+                "output_specs": [spec.to_json() for spec in outputs],
+                "tolerances": tolerances,
+                "memory": {"arena": self.arena_bytes, "derived": self.derived_bytes},
+                "calls": len(self.lowering.calls),
+                "prepare_calls": len(self.lowering.prepare_calls),
+                "layers": self.layers(),
+                "host_calls": [self._host_call(call) for call in self.lowering.host_calls],
+                "pipeline": ",".join(record.name for record in program.history),
+                "fallbacks": _fallbacks(self.lowering.host_calls),
+            },
+            library,
+            [tensor.numpy() if tensor.dtype != torch.bfloat16 else tensor.view(torch.uint16).numpy()
+             for _, tensor in self.lowering.constants],
+            samples,
+            report={
+                "passes": [
+                    {"name": r.name, "seconds": r.seconds, "rewrites": list(r.rewrites), "skipped": list(r.skipped)}
+                    for r in program.history
+                ],
+                "arena_bytes": self.arena_bytes,
+                "peak_live_bytes": self.peak_bytes,
+                "program": program.text(),
+            },
+            report_text=self.text(),
+            offsets=self.constant_offsets,
+            bundle_runtime=bundle_runtime,
+        )  # fmt: skip
+
+    def _call(self, call: KernelCall) -> Call:
+        return Call(call.kernel, tuple(self._address(view) for view in call.views))
+
+    def _address(self, view: View) -> tuple[int, int]:
+        """Table entry and element offset of a view's first element."""
+        return self._entry(view), view.storage.offset // ITEM_SIZES[view.dtype] + view.offset
+
+    def _entry(self, view: View) -> int:
+        storage = view.storage
+        inputs = len(self.lowering.program.placeholders)
+        return {
+            "constant": CONSTANTS,
+            "derived": DERIVED,
+            "arena": ARENA,
+            "input": 3 + storage.index,
+            "output": 3 + inputs + storage.index,
+        }[storage.space]
+
+    def _operand_text(self, view: View) -> str:
+        entry, offset = self._address(view)
+        strides = "" if view.is_dense else f" strides {list(view.strides)}"
+        return f"{view.storage.space}[{entry}]+{offset}: {view.dtype}{list(view.shape)}{strides}"
+
+    def _host_call(self, call: HostCall) -> dict[str, Any]:
+        args, kwargs = call.arguments
+        namespace, name = call.node.target._schema.name.split("::")  # type: ignore[union-attr]
+        return {
+            "at": call.at,
+            "op": f"{namespace}::{name}",
+            "overload": call.node.target._overloadname,  # type: ignore[union-attr]
+            "args": [self._json(x) for x in args],
+            "kwargs": {k: self._json(v) for k, v in kwargs.items()},
+            "outputs": [self._json(view) for view in call.outputs],
+        }
+
+    def _json(self, value: Any) -> Any:
+        if isinstance(value, View):
+            entry, offset = self._address(value)
+            return {
+                "view": {
+                    "entry": entry, "offset": offset, "shape": list(value.shape),
+                    "strides": list(value.strides), "dtype": value.dtype,
+                }
+            }  # fmt: skip
+        for kind in ("dtype", "device", "layout", "memory_format"):
+            if isinstance(value, getattr(torch, kind)):
+                return {kind: str(value).removeprefix("torch.")}
+        if isinstance(value, (list, tuple)):
+            return [self._json(x) for x in value]
+        return value
+
+
+def compile_library(module: Any, lowering: Lowering) -> bytes:
+    """Generate code for `module` and link it into a shared library; returns the file's content."""
+    built = compile_module(module, lowering.target)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "library.so"
+        built.export_library(str(path), options=["-s"])
+        return path.read_bytes()
+
+
+def _lifetimes(lowering: Lowering) -> list[Lifetime]:
+    """First and last call of every arena storage. A host call counts as both neighbours' moment."""
+    uses: dict[Any, list[int]] = {}
+
+    def use(views: Iterable[View], *moments: int) -> None:
+        for view in views:
+            if view.storage.space == "arena":
+                uses.setdefault(view.storage, []).extend(moments)
+
+    for number, call in enumerate(lowering.calls):
+        use(call.views, number)
+    for host in lowering.host_calls:
+        views = [x for x in torch.utils._pytree.tree_leaves((host.arguments, host.outputs)) if isinstance(x, View)]
+        use(views, host.at - 1, host.at)
+    return [Lifetime(storage, min(moments), max(moments)) for storage, moments in uses.items()]
+
+
+def _samples(lowering: Lowering, specs: Sequence[TensorSpec]) -> tuple[Samples, list[float]]:
+    """Sample inputs, what the captured Program gives for them, and the error each output may have."""
+    from ...numerics import FLOAT32_EPSILON, compare_outputs, run_float64
+
+    program = lowering.program
+    chosen = choose_inputs(specs, [x.numpy() for x in program.example_inputs])
+    inputs = [torch.from_numpy(np.ascontiguousarray(x)) for x in make_inputs(chosen, specs)]
+    expected = program.run_flat(*inputs)
+    errors = compare_outputs(expected, expected, run_float64(program, inputs))
+    # the expected outputs are float32 themselves: what is compared is two float32 results, each off by its own error
+    tolerances = [bound + base + FLOAT32_EPSILON for bound, base in zip(errors.bounds, errors.baseline, strict=True)]
+    return Samples.of(chosen, [x.contiguous().numpy() for x in expected]), tolerances
+
+
+def _input_names(lowering: Lowering) -> list[str]:
+    return list(lowering.program.signature.leaf_names())
+
+
+def _spec(name: str, node: Node) -> TensorSpec:
+    value = node.meta["val"]
+    return TensorSpec(name, str(value.dtype).removeprefix("torch."), tuple(value.shape))
+
+
+def _layer(call: KernelCall) -> dict[str, Any]:
+    node = call.node
+    output = call.views[-1]
+    return {
+        "node": node.name if node is not None else "",
+        "op": op_name(node.target) if node is not None else "",
+        "source": node.meta.get("source", "") if node is not None else "",
+        "type": print_type(node.meta["val"]) if node is not None else f"{output.dtype}{list(output.shape)}",
+        "kernel": call.kernel.describe(),
+        "note": call.note,
+        "layout": _layout(call),
+        "flops": call.kernel.flops(),
+        "bytes": sum(view.bytes for view in call.views),
+    }
+
+
+def _layout(call: KernelCall) -> str:
+    node, output = call.node, call.views[-1]
+    channels_last = (
+        node is not None
+        and str(node.target).startswith("fxpress.")
+        and node.args
+        and node.args[-1] is True
+    )
+    order = "channels-last" if channels_last else "row-major" if output.is_dense else "strided"
+    return f"{order} halo={list(output.halo)}" if any(output.halo) else order
+
+
+def _fallbacks(calls: Sequence[HostCall]) -> list[str]:
+    return [f"%{c.node.name}: {op_name(c.node.target)} runs in PyTorch ({c.node.meta.get('source', '?')})" for c in calls]

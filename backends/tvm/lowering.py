@@ -1,0 +1,335 @@
+"""Lowering: one walk over a Program that gives every value a view and turns every op into kernel calls."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ...errors import InternalError, Unsupported
+from ...printer import op_name, print_type
+from ...program import Program
+from ...target import Target
+from .kernels.base import Kernel
+from .kernels.pointwise import FillFrame, copy_kernel
+from .views import Storage, View, dense_strides
+
+Rule = Callable[[Node, "Lowering"], None]
+Check = Callable[[Node, Target], str | None]
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """How an op is lowered; `check` returns why a particular node cannot be, or None."""
+
+    lower: Rule
+    check: Check = lambda node, target: None
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel with its operands, the node it computes and what the report should say about it."""
+
+    kernel: Kernel
+    views: tuple[View, ...]
+    node: Node | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A node computed by PyTorch between two kernels: before call number `at`."""
+
+    at: int
+    node: Node
+    arguments: Any  # the node's (args, kwargs) with views in place of nodes
+    outputs: tuple[View, ...]
+
+
+@dataclass
+class Lowering:
+    """The state of one walk, and what lowering rules call. `values` maps each node to its view (or views)."""
+
+    program: Program
+    target: Target
+    rules: Mapping[Any, OpRule]
+    fallback: str | None = None
+    values: dict[Node, View | tuple[View, ...]] = field(default_factory=dict)
+    calls: list[KernelCall] = field(default_factory=list)
+    prepare_calls: list[KernelCall] = field(default_factory=list)
+    host_calls: list[HostCall] = field(default_factory=list)
+    constants: list[tuple[Storage, torch.Tensor]] = field(default_factory=list)
+    outputs: list[Storage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._constant_by_content: dict[tuple[Any, ...], View] = {}
+        self._haloed: dict[tuple[Node, tuple[int, ...]], View] = {}
+        self._current: Node | None = None
+        self._results: dict[Node, int] = {}
+        for index, node in enumerate(self.program.results):
+            self._results.setdefault(node, index)
+        self.outputs = [
+            Storage("output", dtype_name(n.meta["val"].dtype), n.meta["val"].numel(), index=i)
+            for i, n in enumerate(self.program.results)
+        ]
+        self._halo_demand = halo_demand(self.program)
+        self._slots = concatenation_slots(self.program)
+
+    def run(self) -> None:
+        """Lower the whole Program. Raises Unsupported listing every node that has no rule."""
+        self._require_support()
+        for index, node in enumerate(self.program.placeholders):
+            value = node.meta["val"]
+            storage = Storage("input", dtype_name(value.dtype), value.numel(), index=index)
+            self.values[node] = View(storage, 0, tuple(value.shape), dense_strides(value.shape))
+        for node in self.program.graph.nodes:
+            if node.op == "call_function":
+                self._current = node
+                self._lower(node)
+        self._current = None
+        self._write_results()
+
+    def _lower(self, node: Node) -> None:
+        if node in self.values:
+            return
+        rule = self.rules.get(node.target)
+        if rule is None or rule.check(node, self.target) is not None:
+            self._call_host(node)
+            return
+        try:
+            rule.lower(node, self)
+        except Exception as error:
+            error.add_note(f"while lowering %{node.name} = {op_name(node.target)} ({node.meta.get('source', '?')})")
+            raise
+
+    def _require_support(self) -> None:
+        missing = []
+        for node in self.program.graph.nodes:
+            if node.op != "call_function":
+                continue
+            reason = unsupported_reason(node, self.target, self.rules)
+            if reason is not None and self.fallback != "torch":
+                missing.append(
+                    f"- %{node.name}: {print_type(node.meta['val'])} = {op_name(node.target)}: {reason} "
+                    f"(at {node.meta.get('source', 'an unknown place')})"
+                )
+        if missing:
+            raise Unsupported(
+                f"{len(missing)} node(s) cannot be compiled for {self.target.kind}:\n" + "\n".join(missing) + "\n"
+                "Rewrite these lines with supported ops, or allow calls of PyTorch at run time with fallback='torch'."
+            )
+
+    # what rules read
+
+    def view(self, node: Any) -> View:
+        """The view of a node's value; constants are added to the artifact when first read."""
+        if not isinstance(node, Node):
+            raise InternalError(f"operand must be a node, not {node!r}")
+        if node not in self.values:
+            tensor = self.constant_tensor(node)
+            if tensor is None:
+                raise InternalError(f"%{node.name} is used before it is lowered")
+            self.values[node] = self.constant(tensor)
+        value = self.values[node]
+        if isinstance(value, tuple):
+            raise InternalError(f"%{node.name} has several values; read them through getitem")
+        return value
+
+    def constant_tensor(self, node: Any) -> torch.Tensor | None:
+        """The tensor when `node` is a constant, else None."""
+        return self.program.constant(node) if isinstance(node, Node) and node.op == "get_attr" else None
+
+    def contiguous(self, node: Node | View, note: str = "copy: the kernel needs dense memory") -> View:
+        """The value in dense memory, copied if its view is not dense."""
+        view = node if isinstance(node, View) else self.view(node)
+        if view.is_dense:
+            return view
+        dense = self.temporary(view.shape, view.dtype)
+        self.copy(view, dense, note)
+        return dense
+
+    def with_halo(self, node: Node, pads: Sequence[int]) -> View:
+        """A channels-last value that may be read `pads` (before, after for each spatial dim) beyond its edges, as zeros."""
+        view, pads = self.view(node), tuple(pads)
+        if not any(pads):
+            return view if view.strides[-1] == 1 or view.shape[-1] == 1 else self.contiguous(view)
+        if view.halo and all(have >= want for have, want in zip(view.halo, pads, strict=True)):
+            return view
+        key = (node, pads)
+        if key not in self._haloed:
+            self._haloed[key] = self.halo_copy(view, pads)
+        return self._haloed[key]
+
+    def halo_copy(self, view: View, pads: Sequence[int]) -> View:
+        """A copy of a channels-last view, dense but for a zero border as wide as `pads`."""
+        haloed = self._allocate_halo(view.shape, view.dtype, tuple(pads))
+        self.copy(view, haloed, "copy: to channels-last with the zero border that the convolution reads")
+        return haloed
+
+    # what rules make
+
+    def output(self, node: Node, index: int | None = None, *, strided: bool = False) -> View:
+        """Memory for the node's value (or its value number `index`), registered as such.
+
+        `strided` says that the kernel can write any strides with a dense last dimension; the value then gets the halo
+        its consumers read, or lies where a concatenation wants it.
+        """
+        fake = node.meta["val"] if index is None else node.meta["val"][index]
+        shape, dtype = tuple(fake.shape), dtype_name(fake.dtype)
+        view = self._place(node, shape, dtype, strided) if index is None else self.temporary(shape, dtype)
+        if index is None:
+            self.values[node] = view
+        else:
+            known = self.values.get(node, ())
+            assert isinstance(known, tuple)
+            self.values[node] = (*known, view)
+        return view
+
+    def alias(self, node: Node, view: View | tuple[View, ...]) -> None:
+        """Let the node's value be this view; nothing is computed."""
+        self.values[node] = view
+
+    def temporary(self, shape: Sequence[int], dtype: str = "float32") -> View:
+        """Dense arena memory."""
+        return View(Storage("arena", dtype, math.prod(shape)), 0, tuple(shape), dense_strides(shape))
+
+    def constant(self, tensor: torch.Tensor) -> View:
+        """Add a constant, dense, to the artifact; equal constants are stored once."""
+        tensor = tensor.detach().contiguous()
+        digest = hashlib.blake2b(tensor.reshape(-1).view(torch.uint8).numpy(), digest_size=16).digest()
+        key = (digest, tensor.dtype, tuple(tensor.shape))
+        if key not in self._constant_by_content:
+            storage = Storage("constant", dtype_name(tensor.dtype), tensor.numel())
+            self.constants.append((storage, tensor))
+            self._constant_by_content[key] = View(storage, 0, tuple(tensor.shape), dense_strides(tensor.shape))
+        return self._constant_by_content[key]
+
+    def derived(self, shape: Sequence[int], dtype: str = "float32") -> View:
+        """Dense memory that `prepare` calls fill once, when the artifact is loaded."""
+        return View(Storage("derived", dtype, math.prod(shape)), 0, tuple(shape), dense_strides(shape))
+
+    def call(self, kernel: Kernel, *views: View, note: str = "") -> None:
+        """Call a kernel: inputs first, outputs last, as `kernel.operands()` says."""
+        self.calls.append(self._checked(kernel, views, note))
+
+    def prepare(self, kernel: Kernel, *views: View) -> None:
+        """Call a kernel once, when the artifact is loaded."""
+        self.prepare_calls.append(self._checked(kernel, views, "at load"))
+
+    def copy(self, source: View, destination: View, note: str = "") -> None:
+        """Copy one view into another of the same shape and type."""
+        kernel = copy_kernel(source.shape, source.dtype, source.strides, destination.strides, self.target)
+        self.call(kernel, source, destination, note=note)
+
+    # placing values
+
+    def _checked(self, kernel: Kernel, views: Sequence[View], note: str) -> KernelCall:
+        operands = kernel.operands()
+        found = [v.dtype for v in views]
+        if found != [op.dtype for op in operands]:
+            raise InternalError(
+                f"kernel {kernel.name} must get operands {[(op.name, op.dtype) for op in operands]}, not {found}"
+            )
+        return KernelCall(kernel, tuple(views), self._current, note)
+
+    def _place(self, node: Node, shape: tuple[int, ...], dtype: str, strided: bool) -> View:
+        if strided and node in self._halo_demand:
+            return self._allocate_halo(shape, dtype, self._halo_demand[node])
+        if strided and node in self._slots:
+            user, dim, start = self._slots[node]
+            return self._concatenation(user).slice(dim, start, shape[dim])
+        if node in self._results and node not in self._halo_demand:
+            return View(self.outputs[self._results[node]], 0, shape, dense_strides(shape))
+        return self.temporary(shape, dtype)
+
+    def _concatenation(self, node: Node) -> View:
+        """The value of a concatenation, placed by whichever of its operands is lowered first."""
+        if node not in self.values:
+            self.output(node, strided=True)
+        return self.view(node)
+
+    def _allocate_halo(self, shape: tuple[int, ...], dtype: str, pads: tuple[int, ...]) -> View:
+        spatial = range(1, len(shape) - 1)
+        padded = list(shape)
+        for d in spatial:
+            padded[d] += pads[2 * d - 2] + pads[2 * d - 1]
+        whole = self.temporary(padded, dtype)
+        offset = sum(pads[2 * d - 2] * whole.strides[d] for d in spatial)
+        self.call(FillFrame(tuple(padded), pads, dtype), whole, note="zero border")
+        return View(whole.storage, offset, shape, whole.strides, tuple(pads))
+
+    def _write_results(self) -> None:
+        for index, node in enumerate(self.program.results):
+            view, storage = self.view(node), self.outputs[index]
+            if view.storage is not storage:
+                destination = View(storage, 0, view.shape, dense_strides(view.shape))
+                self.copy(view, destination, f"copy: output {index} is a view of another value")
+
+    def _call_host(self, node: Node) -> None:
+        arguments = torch.fx.node.map_arg(
+            (node.args, dict(node.kwargs)),
+            lambda n: self.contiguous(n, "copy: PyTorch gets dense memory"),  # type: ignore[arg-type, return-value]
+        )
+        at = len(self.calls)
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor):
+            outputs: tuple[View, ...] = (self.output(node),)
+        else:
+            outputs = tuple(self.output(node, i) for i in range(len(value)))
+        self.host_calls.append(HostCall(at, node, arguments, outputs))
+
+
+def unsupported_reason(node: Node, target: Target, rules: Mapping[Any, OpRule]) -> str | None:
+    """Why a node cannot be lowered, or None."""
+    rule = rules.get(node.target)
+    if rule is None:
+        return "no kernel and no TVM operator computes this op"
+    return rule.check(node, target)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def halo_demand(program: Program) -> dict[Node, tuple[int, ...]]:
+    """The halo that each value should be stored with: the most that any convolution reading it needs."""
+    demand: dict[Node, tuple[int, ...]] = {}
+    for node in program.graph.nodes:
+        if node.target == torch.ops.fxpress.conv.default and node.args[9]:
+            pads, source = tuple(node.args[5]), node.args[0]
+            if any(pads):
+                known = demand.get(source, (0,) * len(pads))
+                demand[source] = tuple(max(a, b) for a, b in zip(known, pads, strict=True))
+    return demand
+
+
+def concatenation_slots(program: Program) -> dict[Node, tuple[Node, int, int]]:
+    """Values that may be computed in place inside a concatenation: value -> (concatenation, dim, start).
+
+    Those are its operands that nothing else reads and that occur in it once. The last dimension must stay dense, which
+    it does in any slice.
+    """
+    slots: dict[Node, tuple[Node, int, int]] = {}
+    results = set(program.results)
+    for node in program.graph.nodes:
+        if node.target != torch.ops.aten.cat.default:
+            continue
+        operands = list(node.args[0])
+        rank = node.meta["val"].dim()
+        dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % max(rank, 1)
+        start = 0
+        for operand in operands:
+            value = operand.meta["val"]
+            if value.dim() != rank:
+                break  # the legacy empty operand that PyTorch ignores
+            alone = len(operand.users) == 1 and operands.count(operand) == 1 and operand not in results
+            if alone and value.dtype == node.meta["val"].dtype:
+                slots[operand] = (node, dim, start)
+            start += value.shape[dim]
+    return slots

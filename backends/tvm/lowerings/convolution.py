@@ -1,0 +1,105 @@
+"""Convolutions: the layout they need, which kernel computes them, and their weights packed for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ....target import Target
+from ..kernels.conv import DirectConv
+from ..kernels.conv_shape import ConvShape
+from ..lowering import Lowering, OpRule
+from ..views import View
+
+fxpress = torch.ops.fxpress
+
+
+def check(node: Node, target: Target) -> str | None:
+    weight = node.args[1]
+    if not isinstance(weight, Node) or weight.op != "get_attr":
+        return "its weight must be a constant"
+    if weight.meta["val"].dtype != torch.float32:
+        return f"its weight must be float32, not {weight.meta['val'].dtype}"
+    return None
+
+
+def conv(node: Node, cx: Lowering) -> None:
+    x, weight, bias, residual, stride, padding, dilation, groups, activation, channels_last = node.args
+    kernel_weight = cx.constant_tensor(weight)
+    assert kernel_weight is not None
+    source = _channels_last_input(cx, x, padding, channels_last)
+    target = _channels_last_output(cx, node, channels_last)
+    added = None if residual is None else _dense_channels(cx, residual, channels_last)
+    n, height, width, oc = _image(target).shape
+    shape = ConvShape(
+        batch=n,
+        height=height,
+        width=width,
+        ic=source.shape[-1],
+        oc=oc,
+        kernel=_pair(kernel_weight.shape[2:]),
+        x_strides=_image(source).strides[:3],
+        y_strides=_image(target).strides[:3],
+        residual_strides=None if added is None else _image(added).strides[:3],
+        stride=_pair(stride),
+        dilation=_pair(dilation),
+        padding=(0, padding[0]) if len(padding) == 2 else (padding[0], padding[2]),
+        groups=groups,
+        activation=activation,
+    )
+    kernel = DirectConv.choose(shape, cx.target)
+    packed = cx.constant(kernel.pack(_four_dims(kernel_weight)))
+    offsets = cx.constant_tensor(bias) if bias is not None else torch.zeros(oc)
+    operands = [source, packed, cx.constant(offsets) if offsets is not None else cx.view(bias)]
+    operands += [] if added is None else [added]
+    cx.call(kernel, *operands, target)
+    _finish(cx, node, target, channels_last)
+
+
+def _channels_last_input(cx: Lowering, x: Node, padding: Any, channels_last: bool) -> View:
+    if channels_last:
+        return cx.with_halo(x, padding)
+    view = cx.view(x)
+    rank = len(view.shape)
+    return cx.halo_copy(view.permute([0, *range(2, rank), 1]), padding)
+
+
+def _channels_last_output(cx: Lowering, node: Node, channels_last: bool) -> View:
+    if channels_last:
+        return cx.output(node, strided=True)
+    n, c, *spatial = node.meta["val"].shape
+    return cx.temporary((n, *spatial, c))
+
+
+def _finish(cx: Lowering, node: Node, computed: View, channels_last: bool) -> None:
+    if not channels_last:
+        rank = len(computed.shape)
+        cx.alias(node, computed.permute([0, rank - 1, *range(1, rank - 1)]))
+
+
+def _dense_channels(cx: Lowering, node: Node, channels_last: bool) -> View:
+    view = cx.view(node)
+    if not channels_last:
+        view = view.permute([0, *range(2, len(view.shape)), 1])
+    return view if view.strides[-1] == 1 or view.shape[-1] == 1 else cx.contiguous(view)
+
+
+def _image(view: View) -> View:
+    """A 1-D value as an image of height 1."""
+    if len(view.shape) == 4:
+        return view
+    n, w, c = view.strides
+    return View(view.storage, view.offset, (view.shape[0], 1, *view.shape[1:]), (n, 0, w, c), view.halo)
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    return (1, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _four_dims(weight: torch.Tensor) -> torch.Tensor:
+    return weight.unsqueeze(2) if weight.dim() == 3 else weight
+
+
+RULES: dict[Any, OpRule] = {fxpress.conv.default: OpRule(conv, check)}

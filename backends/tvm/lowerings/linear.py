@@ -1,0 +1,95 @@
+"""Linear layers: rows found in the view's strides, weights packed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ....target import Target
+from ..kernels.linear import Linear, Rows
+from ..lowering import Lowering, OpRule
+from ..views import View
+
+fxpress = torch.ops.fxpress
+
+
+def check(node: Node, target: Target) -> str | None:
+    weight = node.args[1]
+    if not isinstance(weight, Node) or weight.op != "get_attr":
+        return "its weight must be a constant"
+    if weight.meta["val"].dtype != torch.float32:
+        return f"its weight must be float32, not {weight.meta['val'].dtype}"
+    return None
+
+
+def linear(node: Node, cx: Lowering) -> None:
+    x, weight, bias, residual, activation = node.args
+    tensor = cx.constant_tensor(weight)
+    assert tensor is not None
+    n, k = tensor.shape
+    target = cx.output(node, strided=True)
+    source = cx.view(x)
+    added = None if residual is None else cx.view(residual)
+    if added is not None and added.shape != target.shape:
+        added = added.expand(target.shape)
+    views = [v for v in (source, target, added) if v is not None]
+    split = next((s for s in range(len(source.shape)) if all(rows(v, s) is not None for v in views)), None)
+    if split is None:
+        source = cx.contiguous(source, "copy: the rows of the matrix must lie evenly")
+        if added is not None:
+            added = cx.contiguous(added, "copy: the rows of the residual must lie evenly")
+        views = [v for v in (source, target, added) if v is not None]
+        split = next((s for s in range(len(source.shape)) if all(rows(v, s) is not None for v in views)), None)
+    computed = target
+    if split is None:  # the output lies in pieces of another value
+        computed, split = cx.temporary(target.shape), 0
+    m = target.elements // n if n else 0
+    outer = 1
+    for size in target.shape[:split]:
+        outer *= size
+    kernel = Linear.choose(
+        m,
+        n,
+        k,
+        target=cx.target,
+        outer=outer,
+        x=rows(source, split),
+        y=rows(computed, split),
+        residual=None if added is None else rows(added, split),
+        bias=bias is not None,
+        activation=activation,
+    )
+    operands = [source, cx.constant(kernel.pack(tensor))]
+    operands += [cx.contiguous(bias)] if bias is not None else []
+    operands += [added] if added is not None else []
+    cx.call(kernel, *operands, computed)
+    if computed is not target:
+        cx.copy(computed, target, "copy: into the concatenation")
+
+
+def rows(view: View, split: int) -> Rows | None:
+    """The two row strides when dims before `split` and dims from `split` each lie evenly, else None."""
+    if view.shape[-1] != 1 and view.strides[-1] != 1:
+        return None
+    outer = _even(view.shape[:split], view.strides[:split])
+    inner = _even(view.shape[split:-1], view.strides[split:-1])
+    return None if outer is None or inner is None else Rows(outer, inner)
+
+
+def _even(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
+    """The single stride with which these dims can be walked as one, or None."""
+    stride, count = 0, 1
+    for size, step in zip(reversed(shape), reversed(strides), strict=True):
+        if size == 1:
+            continue
+        if count == 1:
+            stride = step
+        elif step != stride * count:
+            return None
+        count *= size
+    return stride
+
+
+RULES: dict[Any, OpRule] = {fxpress.linear.default: OpRule(linear, check)}

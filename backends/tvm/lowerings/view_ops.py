@@ -1,0 +1,152 @@
+"""View ops: they move no data where strides can say the same, and copy where they cannot."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..lowering import Lowering, OpRule
+from ..views import View
+
+aten = torch.ops.aten
+
+
+def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
+    """An argument given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """The shape of a node's value."""
+    return tuple(node.meta["val"].shape)
+
+
+def same_memory(node: Node, cx: Lowering) -> None:
+    cx.alias(node, cx.view(node.args[0]))
+
+
+def permute(node: Node, cx: Lowering) -> None:
+    x = cx.view(node.args[0])
+    cx.alias(node, x.permute([d % len(x.shape) for d in node.args[1]]))
+
+
+def transpose(node: Node, cx: Lowering) -> None:
+    x = cx.view(node.args[0])
+    dims = list(range(len(x.shape)))
+    first, second = (node.args[1:] if len(node.args) > 1 else (0, min(1, len(dims) - 1)))
+    if dims:
+        dims[first], dims[second] = dims[second], dims[first]
+    cx.alias(node, x.permute(dims))
+
+
+def reshape(node: Node, cx: Lowering) -> None:
+    x, shape = cx.view(node.args[0]), shape_of(node)
+    view = x.reshape(shape)
+    if view is None:
+        view = cx.contiguous(x, "copy: the reshape joins dimensions that do not lie densely").reshape(shape)
+        assert view is not None
+    cx.alias(node, view)
+
+
+def expand(node: Node, cx: Lowering) -> None:
+    cx.alias(node, cx.view(node.args[0]).expand(shape_of(node)))
+
+
+def select(node: Node, cx: Lowering) -> None:
+    x, dim, index = cx.view(node.args[0]), *node.args[1:]
+    dim %= len(x.shape)
+    cx.alias(node, x.select(dim, index % x.shape[dim]))
+
+
+def slice_(node: Node, cx: Lowering) -> None:
+    x = cx.view(node.args[0])
+    dim = argument(node, 1, "dim", 0) % len(x.shape)
+    start, step = argument(node, 2, "start"), argument(node, 4, "step", 1)
+    size = x.shape[dim]
+    start = min(max((start or 0) + (size if (start or 0) < 0 else 0), 0), size)
+    cx.alias(node, x.slice(dim, start, shape_of(node)[dim], step))
+
+
+def split(node: Node, cx: Lowering) -> None:
+    x = cx.view(node.args[0])
+    dim = argument(node, 2, "dim", 0) % len(x.shape)
+    views: list[View] = []
+    start = 0
+    for value in node.meta["val"]:
+        views.append(x.slice(dim, start, value.shape[dim]))
+        start += value.shape[dim]
+    cx.alias(node, tuple(views))
+
+
+def unbind(node: Node, cx: Lowering) -> None:
+    x = cx.view(node.args[0])
+    dim = argument(node, 1, "dim", 0) % len(x.shape)
+    cx.alias(node, tuple(x.select(dim, i) for i in range(x.shape[dim])))
+
+
+def get_item(node: Node, cx: Lowering) -> None:
+    source, index = node.args
+    value = cx.values[source]
+    assert isinstance(value, tuple)
+    cx.alias(node, value[index])
+
+
+def concatenate(node: Node, cx: Lowering) -> None:
+    """Copy what was not computed in place."""
+    dim = argument(node, 1, "dim", 0) % max(len(shape_of(node)), 1)
+    whole = cx.view(node) if node in cx.values else cx.output(node, strided=True)
+    start = 0
+    for operand in node.args[0]:
+        view = cx.view(operand)
+        if len(view.shape) != len(whole.shape):
+            continue  # PyTorch ignores one-dimensional empty operands
+        slot = whole.slice(dim, start, view.shape[dim])
+        start += view.shape[dim]
+        if view.elements and not (view.storage is slot.storage and view.offset == slot.offset):
+            cx.copy(view, slot, "copy: into the concatenation")
+
+
+def unfold(node: Node, cx: Lowering) -> None:
+    x, dim, size, step = cx.view(node.args[0]), *node.args[1:]
+    dim %= len(x.shape)
+    shape, strides = list(x.shape), list(x.strides)
+    shape[dim] = (x.shape[dim] - size) // step + 1
+    strides[dim] *= step
+    cx.alias(
+        node, View(x.storage, x.offset, (*shape, size), (*strides, x.strides[dim]))
+    )
+
+
+RULES: dict[Any, OpRule] = {
+    operator.getitem: OpRule(get_item),
+    aten.permute.default: OpRule(permute),
+    aten.transpose.int: OpRule(transpose),
+    aten.t.default: OpRule(transpose),
+    aten.view.default: OpRule(reshape),
+    aten._unsafe_view.default: OpRule(reshape),
+    aten.reshape.default: OpRule(reshape),
+    aten.flatten.using_ints: OpRule(reshape),
+    aten.unflatten.int: OpRule(reshape),
+    aten.unsqueeze.default: OpRule(reshape),
+    aten.squeeze.default: OpRule(reshape),
+    aten.squeeze.dim: OpRule(reshape),
+    aten.squeeze.dims: OpRule(reshape),
+    aten.expand.default: OpRule(expand),
+    aten.select.int: OpRule(select),
+    aten.slice.Tensor: OpRule(slice_),
+    aten.split.Tensor: OpRule(split),
+    aten.split_with_sizes.default: OpRule(split),
+    aten.chunk.default: OpRule(split),
+    aten.unbind.int: OpRule(unbind),
+    aten.unfold.default: OpRule(unfold),
+    aten.cat.default: OpRule(concatenate),
+    aten.alias.default: OpRule(same_memory),
+    aten.detach.default: OpRule(same_memory),
+    aten.clone.default: OpRule(same_memory),
+    aten.contiguous.default: OpRule(same_memory),
+    aten.lift_fresh_copy.default: OpRule(same_memory),
+    aten.dropout.default: OpRule(same_memory),
+}

@@ -1,0 +1,93 @@
+"""The front door: `compile` takes a model through capture, passes and a backend to an Artifact."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InvalidInput
+from .instruments import DumpDirectory, Instrument, PrintChanged
+from .pass_manager import PassManager, Verify
+from .program import Program
+from .registry import lookup
+from .rewriter import Pass
+from .runtime import Artifact, load
+from .target import Target
+
+
+def compile(
+    model: torch.nn.Module | torch.export.ExportedProgram | Program,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: str | Target = "cpu",
+    pipeline: str | Pass | Iterable[Pass | str] = "default",
+    verify: Verify = "each",
+    fallback: str | None = None,
+    num_threads: int | None = None,
+    bundle_runtime: bool = False,
+    dump_dir: str | Path | None = None,
+    print_ir: str | None = None,
+    fuel: int | None = None,
+    self_test: bool = True,
+) -> Artifact:
+    """Compile a model for `target` and return an artifact that is called like the model.
+
+    `model` is a module (with example inputs `args`, `kwargs`), an ExportedProgram or a captured Program. `pipeline` is
+    what is done to the Program (see `fxpress passes`). `fallback="torch"` lets ops that have no kernel run in PyTorch
+    inside the artifact; without it they raise Unsupported, all listed at once. `dump_dir` receives the text of every
+    stage, `print_ir="changed"` prints a diff for each pass. The artifact's self-test has run when this returns.
+    Raises CaptureError, InvalidInput, InvalidProgram, Unsupported.
+    """
+    if fallback not in (None, "torch"):
+        raise InvalidInput(f"fallback must be None or 'torch', not {fallback!r}")
+    if print_ir not in (None, "changed"):
+        raise InvalidInput(f"print_ir must be None or 'changed', not {print_ir!r}")
+    where = Target.parse(target)
+    program = _as_program(model, args, kwargs)
+    instruments: list[Instrument] = []
+    if dump_dir is not None:
+        instruments.append(DumpDirectory(dump_dir))
+    if print_ir is not None:
+        instruments.append(PrintChanged())
+    manager = PassManager(pipeline, verify=verify, target=where, fuel=fuel, instruments=instruments)
+    optimized = manager.run(program)
+    lowered = lookup("backends", "tvm")().lower(optimized, where, fallback=fallback)
+    if dump_dir is not None:
+        (Path(dump_dir) / "pipeline.txt").write_text(f"{manager}\n")
+        (Path(dump_dir) / "lowered.txt").write_text(lowered.text())
+    folder = Path(tempfile.mkdtemp(prefix="fxpress-"))
+    try:
+        path = folder / "model.fxp"
+        lowered.build(path, bundle_runtime=bundle_runtime)
+        artifact = load(path, num_threads=num_threads)
+        if self_test:
+            artifact.self_test()
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(artifact, shutil.rmtree, folder, ignore_errors=True)
+    return artifact
+
+
+def _as_program(
+    model: torch.nn.Module | torch.export.ExportedProgram | Program, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> Program:
+    if isinstance(model, Program):
+        return model
+    from .capture import capture, from_exported
+
+    if isinstance(model, torch.export.ExportedProgram):
+        return from_exported(model)
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidInput(
+            f"model must be a torch.nn.Module, an ExportedProgram or a Program, not {type(model).__name__}"
+        )
+    positional = (args,) if isinstance(args, torch.Tensor) else tuple(args)
+    return capture(model, positional, dict(kwargs or {}))
