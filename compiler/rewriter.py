@@ -162,7 +162,8 @@ class Rewriter:
     def call(self, op: Any, *args: Any, at: Node, **kwargs: Any) -> Node:
         """Add a call of `op` before `at`. Its fake value is computed at once; provenance is `at`'s."""
         with self.program.graph.inserting_before(at):
-            node = self.program.graph.call_function(op, args, kwargs)
+            name = op_name(op).split(".")[1] if isinstance(op, torch._ops.OpOverload) else None
+            node = self.program.graph.create_node("call_function", op, args, kwargs, name=name)
         try:
             node.meta["val"] = self.infer(node)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -191,7 +192,7 @@ class Rewriter:
         first = next(n for n in graph.nodes if n.op in ("call_function", "output"))
         with graph.inserting_before(first):
             node = graph.create_node("get_attr", unique, name=unique)
-        node.meta["val"] = self.program.fake_mode.from_tensor(tensor.detach())
+        node.meta["val"] = self.program.fake_mode.from_tensor(tensor.detach(), static_shapes=True)
         self.touched.add(node)
         return node
 
@@ -213,7 +214,7 @@ class Rewriter:
         self._drop(old)
 
     def update(self, node: Node, *args: Any, **kwargs: Any) -> None:
-        """Give `node` other operands; its fake value is inferred anew and its users become suspects for the verifier."""
+        """Give `node` other operands; infer its fake value anew; its users become suspects for the verifier."""
         operands = list(node.all_input_nodes)
         node.args, node.kwargs = args, kwargs
         node.meta["val"] = self.infer(node)

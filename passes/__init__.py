@@ -2,6 +2,12 @@
 
 PASSES: dict[str, str] = {
     "drop-identity": "fxpress.passes.canonicalize.drop_identity:drop_identity",
+    "normalize-conv": "fxpress.passes.canonicalize.normalize_conv:normalize_conv",
+    "normalize-group-norm": "fxpress.passes.canonicalize.normalize_group_norm:normalize_group_norm",
+    "normalize-linear": "fxpress.passes.canonicalize.normalize_linear:normalize_linear",
+    "normalize-pool": "fxpress.passes.canonicalize.normalize_pool:normalize_pool",
+    "normalize-resize": "fxpress.passes.canonicalize.normalize_resize:normalize_resize",
+    "unflatten-linear": "fxpress.passes.canonicalize.normalize_linear:unflatten_linear",
 }
 
 PIPELINES: dict[str, str] = {

@@ -1,0 +1,71 @@
+"""Small questions that rewrite rules ask of nodes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """Every argument of an op call by its schema name, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    values = {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments}
+    values.update(zip((a.name for a in schema.arguments), node.args, strict=False))
+    values.update(node.kwargs)
+    return values
+
+
+def is_call(value: Any, *ops: Any) -> bool:
+    """Whether `value` is a node that calls one of `ops`."""
+    return isinstance(value, Node) and value.op == "call_function" and value.target in ops
+
+
+def is_constant(value: Any) -> bool:
+    """Whether `value` is a constant's node."""
+    return isinstance(value, Node) and value.op == "get_attr"
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a Python number (a bool is none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def shape(node: Node) -> tuple[Any, ...]:
+    """The node's shape; sizes are ints or symbols."""
+    return tuple(node.meta["val"].shape)
+
+
+def dtype(node: Node) -> torch.dtype:
+    """The node's dtype."""
+    value: torch.Tensor = node.meta["val"]
+    return value.dtype
+
+
+def is_static(node: Node) -> bool:
+    """Whether every size of the node is a plain number."""
+    return all(isinstance(size, int) for size in shape(node))
+
+
+def same_type(first: Node, second: Node) -> bool:
+    """Whether two nodes agree in dtype and shape, so that one may replace the other."""
+    return dtype(first) == dtype(second) and shape(first) == shape(second)
+
+
+def only_user(node: Node) -> Node | None:
+    """The node's user when it has exactly one and that is not the output; else None."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 and users[0].op == "call_function" else None
+
+
+def takes_first_only(node: Node) -> bool:
+    """Whether all that is used of a multi-result call is its first result."""
+    return all(is_call(user, operator.getitem) and user.args[1] == 0 for user in node.users)
+
+
+def pair(values: Sequence[int], dims: int) -> list[int]:
+    """One number a spatial dim: PyTorch allows a single number for all."""
+    return list(values) * dims if len(values) == 1 else list(values)
