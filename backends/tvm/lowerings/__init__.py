@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..lowering import OpRule
-from . import convolution, linear, view_ops
+from . import attention, convolution, linear, view_ops
 
 RULES: dict[Any, OpRule] = {
     **view_ops.RULES,
     **convolution.RULES,
     **linear.RULES,
+    **attention.RULES,
 }
