@@ -204,7 +204,11 @@ class Signature:
     kwargs: Structure
 
     def to_json(self) -> dict[str, Any]:
-        return {"positional": list(self.positional), "args": self.args.to_json(), "kwargs": self.kwargs.to_json()}
+        return {
+            "positional": list(self.positional),
+            "args": self.args.to_json(),
+            "kwargs": self.kwargs.to_json(),
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> Signature:
