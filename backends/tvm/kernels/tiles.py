@@ -57,4 +57,27 @@ def choose_conv_tile(shape: ConvShape, target: Target) -> ConvTile:
     return ConvTile(lanes, 2, columns, block=max(1, -(-shape.height * -(-shape.width // columns) // 8)))
 
 
-__all__ = ["ConvTile", "choose_conv_tile"]
+@dataclass(frozen=True)
+class DepthwiseTile:
+    """How a depthwise convolution is cut up.
+
+    A register tile has `columns` pixels of one row by `lanes` channels. A task is `rows` rows of pixels by `vectors`
+    vectors of channels, the channels varying fastest inside it.
+    """
+
+    lanes: int
+    columns: int
+    rows: int
+    vectors: int
+    parallel: bool = True
+
+    def text(self) -> str:
+        """The tile in a few words, for reports."""
+        return f"tile={self.columns}x{self.lanes} rows={self.rows} vectors={self.vectors}"
+
+
+def choose_depthwise_tile(shape: ConvShape, target: Target) -> DepthwiseTile:
+    """The tile that suits `shape` on `target`."""
+    lanes = bounded_lanes(shape.oc, target.vector.lanes)
+    columns = min(shape.width, 14 if target.vector.registers >= 32 else 7)
+    return DepthwiseTile(lanes, columns, rows=max(1, shape.height // 8), vectors=-(-shape.oc // lanes))
