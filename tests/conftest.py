@@ -1,0 +1,39 @@
+"""What all tests share: golden files, quiet PyTorch, one thread pool that does not fight with the test workers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+torch.set_num_threads(1)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files with what tests produce")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Compare text with tests/golden/<test file>/<test name>.txt; `--update-golden` rewrites the file."""
+    path = GOLDEN / Path(request.node.path).stem / f"{request.node.name.replace('/', '-')}.txt"
+
+    def check(text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"no golden file {path}; run with --update-golden to write:\n{text}"
+        assert text == path.read_text()
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
