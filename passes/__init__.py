@@ -1,6 +1,7 @@
 """The passes fxpress ships: name -> where it is defined. Nothing is imported before its name is asked for."""
 
 PASSES: dict[str, str] = {
+    "assign-layouts": "fxpress.passes.layout.assign_layouts:AssignLayouts",
     "drop-identity": "fxpress.passes.canonicalize.drop_identity:drop_identity",
     "normalize-conv": "fxpress.passes.canonicalize.normalize_conv:normalize_conv",
     "normalize-group-norm": "fxpress.passes.canonicalize.normalize_group_norm:normalize_group_norm",
