@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as B
 
 from ....errors import InvalidInput
-from .base import Expr, broadcast
+from .base import Expr, Registers, broadcast
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.428606765330187e-06  # high part exact in 12 bits
@@ -91,6 +91,17 @@ def opaque(x: Expr) -> Expr:
     return bits(bits(x, "int64"), "float64") if element_of(x) == "float64" else x
 
 
+def hold(x: Expr) -> Expr:
+    """`x`, evaluated once however often it is used. Not for vectors of bool.
+
+    It goes through a register that LLVM promotes, not through `B.bind`: TVM's analyzer walks into a bound value
+    again at each use, so that the time to compile a chain of bound values grows exponentially with its length.
+    """
+    register = Registers(1, lanes_of(x), element_of(x))
+    register[0] = x
+    return register[0]
+
+
 def select(condition: Expr, x: Expr, y: Expr) -> Expr:
     """Lane by lane `x` where the condition holds, else `y`; both are evaluated."""
     return tirx.Select(condition, x, y)
@@ -143,7 +154,7 @@ def horner(x: Expr, coefficients: Sequence[float]) -> Expr:
     """The polynomial with these coefficients, the highest power first."""
     total = like(x, coefficients[0])
     for coefficient in coefficients[1:]:
-        total = B.bind(total * x + like(x, coefficient))
+        total = total * x + like(x, coefficient)
     return total
 
 
@@ -167,53 +178,53 @@ def _power_of_two(n: Expr) -> Expr:
 
 def _reduce_exp(x: Expr) -> tuple[Expr, Expr]:
     # x = n ln 2 + r; returns n as a float and expm1(r)
-    n = B.bind(B.nearbyint(x * like(x, _LOG2E)))
-    r = B.bind(n * like(x, -_LN2_HIGH) + x)
-    r = B.bind(n * like(x, -_LN2_LOW) + r)
-    return n, B.bind(horner(r, _EXPM1) * (r * r) + r)
+    n = hold(B.nearbyint(x * like(x, _LOG2E)))
+    r = hold(n * like(x, -_LN2_HIGH) + x)
+    r = hold(n * like(x, -_LN2_LOW) + r)
+    return n, hold(horner(r, _EXPM1) * (r * r) + r)
 
 
 def exp(x: Expr) -> Expr:
     """e^x, with gradual underflow."""
     if element_of(x) == "float64":
         return library("exp", x)
-    n, fraction = _reduce_exp(B.bind(clamp(x, -104.0, 89.0)))
-    power = B.bind(convert(n, "int32"))
-    half = B.bind(power >> like(power, 1))
+    n, fraction = _reduce_exp(hold(clamp(x, -104.0, 89.0)))
+    power = hold(convert(n, "int32"))
+    half = hold(power >> like(power, 1))
     one = like(x, 1.0)
-    return B.bind((fraction + one) * _power_of_two(half) * _power_of_two(power - half))
+    return hold((fraction + one) * _power_of_two(half) * _power_of_two(power - half))
 
 
 def exp_nonpositive(x: Expr) -> Expr:
     """e^x for x <= 0 or NaN, the cheaper form that softmax needs: below -87.3 the result is 0."""
     if element_of(x) == "float64":
         return library("exp", x)
-    n, fraction = _reduce_exp(B.bind(at_least(x, -88.0)))
-    y = B.bind((fraction + like(x, 1.0)) * _power_of_two(at_least(convert(n, "int32"), -126)))
-    return B.bind(select(x < like(x, -87.3), like(x, 0.0), y))
+    n, fraction = _reduce_exp(hold(at_least(x, -88.0)))
+    y = hold((fraction + like(x, 1.0)) * _power_of_two(at_least(convert(n, "int32"), -126)))
+    return hold(select(x < like(x, -87.3), like(x, 0.0), y))
 
 
 def expm1(x: Expr) -> Expr:
     """e^x - 1, accurate near zero."""
     if element_of(x) == "float64":
         return library("expm1", x)
-    n, fraction = _reduce_exp(B.bind(clamp(x, -30.0, 89.0)))
-    half = B.bind(_power_of_two(convert(n, "int32") - like(convert(n, "int32"), 1)))  # 2^(n-1): n may be 128
+    n, fraction = _reduce_exp(hold(clamp(x, -30.0, 89.0)))
+    half = hold(_power_of_two(convert(n, "int32") - like(convert(n, "int32"), 1)))  # 2^(n-1): n may be 128
     y = half * fraction + opaque(half - like(x, 0.5))
-    return B.bind(select(x == like(x, 0.0), x, y * like(x, 2.0)))
+    return hold(select(B.EQ(x, like(x, 0.0)), x, y * like(x, 2.0)))
 
 
 def _log1p_reduced(f: Expr, exponent: Expr) -> Expr:
     # log(1 + f) + exponent * ln 2 for f from sqrt(0.5) - 1 to sqrt(2) - 1
-    square = B.bind(f * f)
-    y = B.bind(horner(f, _LOG) * (square * f) + exponent * like(f, -2.12194440e-4))
-    y = B.bind(square * like(f, -0.5) + y)
-    return B.bind(exponent * like(f, 0.693359375) + (f + y))
+    square = hold(f * f)
+    y = hold(horner(f, _LOG) * (square * f) + exponent * like(f, -2.12194440e-4))
+    y = hold(square * like(f, -0.5) + y)
+    return hold(exponent * like(f, 0.693359375) + (f + y))
 
 
 def _octave(pattern: Expr) -> Expr:
     # the e for which 2^-e brings this float's bit pattern between sqrt(0.5) and sqrt(2)
-    return B.bind((pattern - like(pattern, 0x3F3504F3)) >> like(pattern, 23))
+    return hold((pattern - like(pattern, 0x3F3504F3)) >> like(pattern, 23))
 
 
 def log(x: Expr) -> Expr:
@@ -221,10 +232,10 @@ def log(x: Expr) -> Expr:
     if element_of(x) == "float64":
         return library("log", x)
     tiny = x < like(x, 2.0**-126)  # never bound: TVM cannot bind a vector of bool
-    pattern = B.bind(bits(select(tiny, x * like(x, 2.0**23), x), "int32"))
+    pattern = hold(bits(select(tiny, x * like(x, 2.0**23), x), "int32"))
     e = _octave(pattern)
-    f = B.bind(opaque(bits(pattern - (e << like(e, 23)), "float32")) - like(x, 1.0))
-    exponent = B.bind(convert(e, "float32") - select(tiny, like(x, 23.0), like(x, 0.0)))
+    f = hold(opaque(bits(pattern - (e << like(e, 23)), "float32")) - like(x, 1.0))
+    exponent = hold(convert(e, "float32") - select(tiny, like(x, 23.0), like(x, 0.0)))
     return _log_edges(x, x, _log1p_reduced(f, exponent))
 
 
@@ -232,22 +243,22 @@ def log1p(x: Expr) -> Expr:
     """log(1 + x), accurate near zero."""
     if element_of(x) == "float64":
         return library("log1p", x)
-    u = B.bind(x + like(x, 1.0))
-    pattern = B.bind(bits(u, "int32"))
+    u = hold(x + like(x, 1.0))
+    pattern = hold(bits(u, "int32"))
     e = _octave(pattern)
-    scale = B.bind(bits((like(e, 127) - e) << like(e, 23), "float32"))
+    scale = hold(bits((like(e, 127) - e) << like(e, 23), "float32"))
     near = x * scale + opaque(opaque(scale) - like(x, 1.0))
     far = opaque(bits(pattern - (e << like(e, 23)), "float32")) - like(x, 1.0)
-    f = B.bind(select(e > like(e, 24), far, near))
-    y = _log_edges(u, x, _log1p_reduced(f, B.bind(convert(e, "float32"))))
-    return B.bind(select(x == like(x, 0.0), x, y))
+    f = hold(select(e > like(e, 24), far, near))
+    y = _log_edges(u, x, _log1p_reduced(f, hold(convert(e, "float32"))))
+    return hold(select(B.EQ(x, like(x, 0.0)), x, y))
 
 
 def _log_edges(u: Expr, x: Expr, y: Expr) -> Expr:
     infinite = like(x, math.inf)
-    y = B.bind(select(u < infinite, y, u))  # inf and NaN are their own logarithm
-    y = B.bind(select(u == like(x, 0.0), like(x, -math.inf), y))
-    return B.bind(select(u < like(x, 0.0), like(x, math.nan), y))
+    y = hold(select(u < infinite, y, u))  # inf and NaN are their own logarithm
+    y = hold(select(B.EQ(u, like(x, 0.0)), like(x, -math.inf), y))
+    return hold(select(u < like(x, 0.0), like(x, math.nan), y))
 
 
 def tanh(x: Expr) -> Expr:
@@ -255,37 +266,37 @@ def tanh(x: Expr) -> Expr:
     if element_of(x) == "float64":
         return library("tanh", x)
     # t / (t + 2) with t = expm1(2|x|) keeps full relative accuracy; above 10 the result rounds to 1
-    magnitude = B.bind(at_most(absolute(x), 10.0))
-    n, fraction = _reduce_exp(B.bind(magnitude + magnitude))
-    scale = B.bind(_power_of_two(convert(n, "int32")))
-    t = B.bind(scale * fraction + opaque(scale - like(x, 1.0)))
-    return B.bind(copysign(t / (t + like(x, 2.0)), x))
+    magnitude = hold(at_most(absolute(x), 10.0))
+    n, fraction = _reduce_exp(hold(magnitude + magnitude))
+    scale = hold(_power_of_two(convert(n, "int32")))
+    t = hold(scale * fraction + opaque(scale - like(x, 1.0)))
+    return hold(copysign(t / (t + like(x, 2.0)), x))
 
 
 def sigmoid(x: Expr) -> Expr:
     """1 / (1 + e^-x)."""
     one = like(x, 1.0)
-    return B.bind(one / (one + exp(B.bind(negate(x)))))
+    return hold(one / (one + exp(hold(negate(x)))))
 
 
 def erf(x: Expr) -> Expr:
     """The error function."""
     if element_of(x) == "float64":
         return library("erf", x)
-    t, square = B.bind(absolute(x)), B.bind(x * x)
+    t, square = hold(absolute(x)), hold(x * x)
     small = horner(square, _ERF_SMALL)
-    high = B.bind(like(x, _ERF_LARGE[0]) * t + like(x, _ERF_LARGE[1]))
-    low = B.bind(like(x, _ERF_LARGE[2]) * t + like(x, _ERF_LARGE[3]))
-    r = B.bind(high * square + low)
+    high = hold(like(x, _ERF_LARGE[0]) * t + like(x, _ERF_LARGE[1]))
+    low = hold(like(x, _ERF_LARGE[2]) * t + like(x, _ERF_LARGE[3]))
+    r = hold(high * square + low)
     for coefficient in _ERF_LARGE[4:]:
-        r = B.bind(r * t + like(x, coefficient))
+        r = r * t + like(x, coefficient)
     # from 4 on erf rounds to 1; the bound keeps the polynomial, which grows back, out of that range
-    r = B.bind(select(t > like(x, 4.0), like(x, -80.0), r * t - t))
+    r = hold(select(t > like(x, 4.0), like(x, -80.0), r * t - t))
     n, fraction = _reduce_exp(r)
     tail = (fraction + like(x, 1.0)) * _power_of_two(convert(n, "int32"))
     large = copysign(like(x, 1.0) - tail, x)
-    near = B.bind(small * x + x)
-    return B.bind(select(B.isnan(x), x, select(t > like(x, 0.927734375), large, near)))
+    near = hold(small * x + x)
+    return hold(select(B.isnan(x), x, select(t > like(x, 0.927734375), large, near)))
 
 
 def erfc(x: Expr) -> Expr:
@@ -305,27 +316,27 @@ def sqrt(x: Expr) -> Expr:
 
 def rsqrt(x: Expr) -> Expr:
     """1 / sqrt(x)."""
-    return B.bind(like(x, 1.0) / B.sqrt(x))
+    return hold(like(x, 1.0) / B.sqrt(x))
 
 
 def _quarter_turns(x: Expr) -> tuple[Expr, Expr]:
     # x = q pi/2 + r in float64, exact enough for |x| up to 2^40; returns q mod 4 as int32 and r as float32
-    wide = B.bind(convert(x, "float64"))
-    q = B.bind(B.nearbyint(wide * like(wide, 2 / math.pi)))
-    r = B.bind(q * like(wide, -1.5707963267948966) + wide)
-    r = B.bind(q * like(wide, -6.123233995736766e-17) + r)
-    quadrant = B.bind(q - like(wide, 4.0) * B.floor(q * like(wide, 0.25)))
-    return B.bind(convert(quadrant, "int32")), B.bind(convert(r, "float32"))
+    wide = hold(convert(x, "float64"))
+    q = hold(B.nearbyint(wide * like(wide, 2 / math.pi)))
+    r = hold(q * like(wide, -1.5707963267948966) + wide)
+    r = hold(q * like(wide, -6.123233995736766e-17) + r)
+    quadrant = hold(q - like(wide, 4.0) * B.floor(q * like(wide, 0.25)))
+    return hold(convert(quadrant, "int32")), hold(convert(r, "float32"))
 
 
 def _sin_of_quarter(x: Expr, quadrant: Expr, r: Expr) -> Expr:
-    square = B.bind(r * r)
-    sine = B.bind(horner(square, _SIN) * (square * r) + r)
-    cosine = B.bind(horner(square, _COS) * square + like(r, 1.0))
-    y = B.bind(select((quadrant & like(quadrant, 1)) == like(quadrant, 1), cosine, sine))
-    y = B.bind(select((quadrant & like(quadrant, 2)) == like(quadrant, 2), negate(y), y))
+    square = hold(r * r)
+    sine = hold(horner(square, _SIN) * (square * r) + r)
+    cosine = hold(horner(square, _COS) * square + like(r, 1.0))
+    y = hold(select(B.EQ(quadrant & like(quadrant, 1), like(quadrant, 1)), cosine, sine))
+    y = hold(select(B.EQ(quadrant & like(quadrant, 2), like(quadrant, 2)), negate(y), y))
     finite = absolute(x) < like(x, math.inf)
-    return B.bind(select(finite, y, like(x, math.nan)))
+    return hold(select(finite, y, like(x, math.nan)))
 
 
 def sin(x: Expr) -> Expr:
@@ -333,7 +344,7 @@ def sin(x: Expr) -> Expr:
     if element_of(x) == "float64":
         return library("sin", x)
     quadrant, r = _quarter_turns(x)
-    return B.bind(select(x == like(x, 0.0), x, _sin_of_quarter(x, quadrant, r)))
+    return hold(select(B.EQ(x, like(x, 0.0)), x, _sin_of_quarter(x, quadrant, r)))
 
 
 def cos(x: Expr) -> Expr:
@@ -341,53 +352,53 @@ def cos(x: Expr) -> Expr:
     if element_of(x) == "float64":
         return library("cos", x)
     quadrant, r = _quarter_turns(x)
-    return _sin_of_quarter(x, B.bind(quadrant + like(quadrant, 1)), r)
+    return _sin_of_quarter(x, hold(quadrant + like(quadrant, 1)), r)
 
 
 def gelu(x: Expr) -> Expr:
     """x Phi(x) through erf."""
-    return B.bind(x * like(x, 0.5) * (like(x, 1.0) + erf(B.bind(x * like(x, math.sqrt(0.5))))))
+    return hold(x * like(x, 0.5) * (like(x, 1.0) + erf(hold(x * like(x, math.sqrt(0.5))))))
 
 
 def gelu_tanh(x: Expr) -> Expr:
     """The tanh approximation of gelu."""
-    inner = B.bind(like(x, math.sqrt(2 / math.pi)) * (x + like(x, 0.044715) * x * x * x))
-    return B.bind(x * like(x, 0.5) * (like(x, 1.0) + tanh(inner)))
+    inner = hold(like(x, math.sqrt(2 / math.pi)) * (x + like(x, 0.044715) * x * x * x))
+    return hold(x * like(x, 0.5) * (like(x, 1.0) + tanh(inner)))
 
 
 def softplus(x: Expr, beta: float = 1.0, threshold: float = 20.0) -> Expr:
     """log(1 + e^(beta x)) / beta, and x itself where beta x exceeds the threshold."""
-    scaled = B.bind(x * like(x, beta))
+    scaled = hold(x * like(x, beta))
     soft = log1p(exp(scaled)) * like(x, 1.0 / beta)
-    return B.bind(select(scaled > like(x, threshold), x, soft))
+    return hold(select(scaled > like(x, threshold), x, soft))
 
 
 def mish(x: Expr) -> Expr:
     """x tanh(softplus(x)), as x n / (n + 2) with n = e^x (e^x + 2)."""
-    e = exp(B.bind(at_most(x, 20.0)))
-    n = B.bind(e * (e + like(x, 2.0)))
-    return B.bind(x * (n / (n + like(x, 2.0))))
+    e = exp(hold(at_most(x, 20.0)))
+    n = hold(e * (e + like(x, 2.0)))
+    return hold(x * (n / (n + like(x, 2.0))))
 
 
 def elu(x: Expr, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Expr:
     """scale x where x > 0, else scale alpha (e^(input_scale x) - 1)."""
-    curve = expm1(B.bind(x * like(x, input_scale))) * like(x, alpha * scale)
-    return B.bind(select(x > like(x, 0.0), x * like(x, scale), curve))
+    curve = expm1(hold(x * like(x, input_scale))) * like(x, alpha * scale)
+    return hold(select(x > like(x, 0.0), x * like(x, scale), curve))
 
 
 def leaky_relu(x: Expr, slope: float = 0.01) -> Expr:
     """x where x > 0, else slope x."""
-    return B.bind(select(x > like(x, 0.0), x, x * like(x, slope)))
+    return hold(select(x > like(x, 0.0), x, x * like(x, slope)))
 
 
 def hardsigmoid(x: Expr) -> Expr:
     """clamp(x + 3, 0, 6) / 6."""
-    return B.bind(clamp(x + like(x, 3.0), 0.0, 6.0) * like(x, 1.0 / 6.0))
+    return hold(clamp(x + like(x, 3.0), 0.0, 6.0) * like(x, 1.0 / 6.0))
 
 
 def log_sigmoid(x: Expr) -> Expr:
     """log(sigmoid(x)) without overflow."""
-    return B.bind(at_most(x, 0.0) - log1p(exp(B.bind(negate(absolute(x))))))
+    return hold(at_most(x, 0.0) - log1p(exp(hold(negate(absolute(x))))))
 
 
 # name -> (function of x and the parameters, their defaults)
@@ -403,14 +414,14 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Expr], tuple[float, ...]]] = {
     "hardsigmoid": (hardsigmoid, ()),
     "log_sigmoid": (log_sigmoid, ()),
     "tanh": (tanh, ()),
-    "silu": (lambda x: B.bind(x / (like(x, 1.0) + exp(B.bind(negate(x))))), ()),
-    "hardswish": (lambda x: B.bind(x * clamp(x + like(x, 3.0), 0.0, 6.0) * like(x, 1.0 / 6.0)), ()),
+    "silu": (lambda x: hold(x / (like(x, 1.0) + exp(hold(negate(x))))), ()),
+    "hardswish": (lambda x: hold(x * clamp(x + like(x, 3.0), 0.0, 6.0) * like(x, 1.0 / 6.0)), ()),
     "gelu": (gelu, ()),
     "gelu_tanh": (gelu_tanh, ()),
-    "quick_gelu": (lambda x: B.bind(x * sigmoid(B.bind(x * like(x, 1.702)))), ()),
+    "quick_gelu": (lambda x: hold(x * sigmoid(hold(x * like(x, 1.702)))), ()),
     "softplus": (softplus, (1.0, 20.0)),
     "mish": (mish, ()),
-    "relu_squared": (lambda x: B.bind(at_least(x, 0.0) * at_least(x, 0.0)), ()),
+    "relu_squared": (lambda x: hold(at_least(x, 0.0) * at_least(x, 0.0)), ()),
 }
 
 

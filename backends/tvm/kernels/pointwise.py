@@ -1,0 +1,228 @@
+"""Fused chains of elementwise operations over strided views: arithmetic, casts, broadcasts, copies and layout changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tvm.tirx.script import builder as B
+
+from ....errors import InvalidInput
+from ....target import Target
+from . import vmath
+from .base import Access, Expr, Kernel, Operand
+from .loops import LAUNCH_COST, Axis, blocks, collapse, nest
+from .pointwise_ops import POINTWISE, carrier, cast, emit, from_carrier, size_of, to_carrier
+from .transpose import emit_transpose, transposes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How an operand is laid out over the output's shape: its dtype and one element stride a dimension (0 broadcasts)."""
+
+    dtype: str
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One value of a pointwise program, which is a tuple of instructions, each naming earlier ones by position.
+
+    `op` is a name of POINTWISE, "input" (parameters: its number), "constant" (the value) or "index" (a dimension of the
+    output, whose index it yields as int64). `dtype` is the PyTorch dtype of the value.
+    """
+
+    op: str
+    arguments: tuple[int, ...]
+    dtype: str
+    parameters: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pointwise(Kernel):
+    """out[i] = program(inputs[i]) for every index i of `shape`; `results` names the instruction of each output.
+
+    Outputs must not overlap inputs. Use `pointwise_kernel` and `copy_kernel` to make one for a target.
+    """
+
+    name: ClassVar[str] = "pointwise"
+    shape: tuple[int, ...]
+    inputs: tuple[Stream, ...]
+    outputs: tuple[Stream, ...]
+    program: tuple[Instruction, ...]
+    results: tuple[int, ...]
+    vector_bytes: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        for stream in (*self.inputs, *self.outputs):
+            if len(stream.strides) != len(self.shape):
+                raise InvalidInput(f"pointwise stream must have {len(self.shape)} strides, not {stream.strides!r}")
+        for position, step in enumerate(self.program):
+            if step.op not in POINTWISE and step.op not in ("input", "constant", "index"):
+                raise InvalidInput(f"pointwise operation must be one of {sorted(POINTWISE)}, not {step.op!r}")
+            if any(argument >= position for argument in step.arguments):
+                raise InvalidInput(f"pointwise arguments must be earlier than {position}, not {step.arguments!r}")
+
+    def operands(self) -> tuple[Operand, ...]:
+        inputs = [Operand(f"x{i}", stream.dtype) for i, stream in enumerate(self.inputs)]
+        outputs = [Operand(f"y{i}", stream.dtype, write=True) for i, stream in enumerate(self.outputs)]
+        return (*inputs, *outputs)
+
+    def flops(self) -> int:
+        return math.prod(self.shape) * sum(step.op in POINTWISE for step in self.program)
+
+    def describe(self) -> str:
+        ops = [step.op for step in self.program if step.op not in ("input", "constant")]
+        return f"pointwise {'x'.join(map(str, self.shape))} {','.join(ops) or 'copy'}"
+
+    @property
+    def cost(self) -> int:
+        """Work of one call in vectorised additions, as the choice of threads sees it."""
+        steps = sum(POINTWISE[step.op].cost for step in self.program if step.op in POINTWISE)
+        return math.prod(self.shape) * max(1, steps)
+
+    def emit(self, *operands: Access) -> None:
+        if 0 in self.shape:
+            B.evaluate(B.int32(0))
+            return
+        indices = [step.parameters[0] for step in self.program if step.op == "index"]
+        unit = [tuple(int(d == dim) for d in range(len(self.shape))) for dim in indices]
+        strides = [stream.strides for stream in (*self.outputs, *self.inputs)] + unit
+        axes = collapse(self.shape, strides)
+        threads = self.threads if self.cost >= LAUNCH_COST else 1
+        if not any(step.op in POINTWISE for step in self.program) and transposes(axes, self):
+            emit_transpose(axes, operands[0], operands[1], self.vector_bytes, threads)
+            return
+        self._emit_rows(axes, operands, threads)
+
+    def _emit_rows(self, axes: Sequence[Axis], operands: Sequence[Access], threads: int) -> None:
+        *outer, row = axes
+        widest = max(size_of(step.dtype) for step in self.program)
+        lanes = min(self.vector_bytes // widest, 1 << (row.size.bit_length() - 1))
+        steps = -(-row.size // lanes)
+        # a last vector that does not fit is moved back over its neighbour: written twice, with the same values
+        with nest([*outer, Axis(steps, ())], threads) as position:
+            *where, step = position
+            start = step * lanes if row.size % lanes == 0 else B.min(step * lanes, row.size - lanes)
+            start = B.bind(start)
+            offsets = [
+                sum((i * axis.strides[k] for i, axis in zip(where, outer, strict=True)), start * row.strides[k])
+                for k in range(len(row.strides))
+            ]
+            self._emit_vector(operands, offsets, row.strides, lanes)
+
+    def _emit_vector(
+        self, operands: Sequence[Access], offsets: Sequence[Expr], strides: Sequence[int], lanes: int
+    ) -> None:
+        count, uses = len(self.outputs), self._uses()
+        values: list[Expr] = []
+        index = count + len(self.inputs)
+        for position, step in enumerate(self.program):
+            if step.op == "input":
+                number = step.parameters[0]
+                loaded = operands[number].load(offsets[count + number], lanes, strides[count + number])
+                value = to_carrier(loaded, step.dtype)
+            elif step.op == "constant":
+                value = vmath.constant(step.parameters[0], carrier(step.dtype), lanes)
+            elif step.op == "index":
+                value = B.cast(offsets[index], "int64")
+                if lanes > 1:
+                    value = B.ramp(value, B.int64(strides[index]), lanes)
+                value, index = cast(value, "int64", step.dtype), index + 1
+            else:
+                dtypes = [self.program[i].dtype for i in step.arguments]
+                value = emit(step.op, [values[i] for i in step.arguments], dtypes, step.dtype, step.parameters)
+            held = step.op not in ("constant", "index") and uses[position] > 1
+            values.append(vmath.hold(value) if held else value)
+        for number, (stream, result) in enumerate(zip(self.outputs, self.results, strict=True)):
+            value = cast(values[result], self.program[result].dtype, stream.dtype)
+            access = operands[len(self.inputs) + number]
+            access.store(offsets[number], from_carrier(value, stream.dtype), lanes, strides[number])
+
+    def _uses(self) -> list[int]:
+        # how often each value is read; an operation may read its arguments several times
+        uses = [0] * len(self.program)
+        for step in self.program:
+            for argument in step.arguments:
+                uses[argument] += 1 if step.op in _READS_ONCE else 2
+        for result in self.results:
+            uses[result] += 1
+        return uses
+
+
+_READS_ONCE = frozenset("add sub mul div eq ne lt le gt ge logical_and logical_or logical_not where cast".split())
+
+
+def pointwise_kernel(
+    shape: Sequence[int],
+    inputs: Sequence[Stream],
+    outputs: Sequence[Stream],
+    program: Sequence[Instruction],
+    results: Sequence[int],
+    target: Target,
+) -> Pointwise:
+    """Make the kernel of a pointwise program for a target."""
+    return Pointwise(
+        tuple(shape),
+        tuple(inputs),
+        tuple(outputs),
+        tuple(program),
+        tuple(results),
+        vector_bytes=4 * target.vector.lanes,
+        threads=target.cores,
+    )
+
+
+def copy_kernel(
+    shape: Sequence[int], dtype: str, source: Sequence[int], destination: Sequence[int], target: Target
+) -> Pointwise:
+    """Make the kernel that copies between two strided views of one shape and dtype: also every layout change."""
+    streams = Stream(dtype, tuple(source)), Stream(dtype, tuple(destination))
+    program = (Instruction("input", (), dtype, (0,)),)
+    return pointwise_kernel(shape, streams[:1], streams[1:], program, (0,), target)
+
+
+def fill_kernel(shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: Target) -> Pointwise:
+    """Make the kernel that writes one constant over a strided view."""
+    program = (Instruction("constant", (), dtype, (value,)),)
+    return pointwise_kernel(shape, (), (Stream(dtype, tuple(strides)),), program, (0,), target)
+
+
+@dataclass(frozen=True)
+class FillFrame(Kernel):
+    """Write `value` into the border of a dense channels-last tensor and leave its interior alone.
+
+    `shape` is [batch, spatial..., channels] with the border, `pads` its width before and after each spatial dimension.
+    """
+
+    name: ClassVar[str] = "fill-frame"
+    shape: tuple[int, ...]
+    pads: tuple[int, ...]
+    dtype: str
+    value: float = 0.0
+
+    def operands(self) -> tuple[Operand, ...]:
+        return (Operand("y", self.dtype, write=True),)
+
+    def describe(self) -> str:
+        return f"fill-frame {'x'.join(map(str, self.shape))} {self.pads} = {self.value}"
+
+    def emit(self, y: Access) -> None:
+        B.evaluate(B.int32(0))
+        outer = self.shape[0]
+        for d in range(1, len(self.shape) - 1):
+            inner = math.prod(self.shape[d + 1 :])
+            before, after = self.pads[2 * d - 2], self.pads[2 * d - 1]
+            # the border after one row and the border before the next lie side by side
+            with B.serial(outer) as i:
+                start = i * (self.shape[d] * inner)
+                blocks(y, start, before * inner, self._constant)
+                blocks(y, start + (self.shape[d] - after) * inner, after * inner, self._constant)
+            outer *= self.shape[d]
+
+    def _constant(self, lanes: int) -> Expr:
+        value = vmath.constant(self.value if self.dtype != "bool" else int(self.value), carrier(self.dtype), lanes)
+        return from_carrier(value, self.dtype)
