@@ -62,6 +62,7 @@ def decomposition_table() -> DecompositionTable:
     for op in KEPT_OVERLOADS:
         table.pop(op, None)
     table[aten.instance_norm.default] = _instance_norm
+    table[aten._native_batch_norm_legit.no_stats] = _batch_norm_without_statistics
     table[aten.roll.default] = _roll
     table[aten.lerp.Scalar] = _lerp
     return table
@@ -82,6 +83,16 @@ def _instance_norm(
     if use_input_stats:
         return torch.group_norm(x, x.shape[1], weight, bias, eps)
     return torch.batch_norm(x, weight, bias, running_mean, running_var, False, momentum, eps, False)
+
+
+def _batch_norm_without_statistics(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, training: bool, momentum: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalising each channel over the batch is group norm of one sample. The saved statistics have no users."""
+    one_sample = x.transpose(0, 1).reshape(1, x.shape[1], -1)
+    normal = torch.group_norm(one_sample, x.shape[1], weight, bias, eps)
+    shape = (x.shape[1], x.shape[0], *x.shape[2:])
+    return normal.reshape(shape).transpose(0, 1), x.new_empty(0), x.new_empty(0)
 
 
 def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
@@ -145,6 +156,19 @@ def _to_batch_norm(node: Node) -> Node | None:
     return _call(node, aten.batch_norm.default, x, weight, bias, mean, variance, False, momentum, eps, False)
 
 
+def _to_convolution(node: Node) -> Node | None:
+    """`convolution` says with a flag what conv1d, conv_transpose2d, ... say with their names."""
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
+    dimensions = weight.meta["val"].dim() - 2  # type: ignore[union-attr]
+    if not 1 <= dimensions <= 3:
+        return None
+    if transposed:
+        ops = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+        return _call(node, ops[dimensions - 1], x, weight, bias, stride, padding, output_padding, groups, dilation)
+    ops = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+    return _call(node, ops[dimensions - 1], x, weight, bias, stride, padding, dilation, groups)
+
+
 def _to_expand(node: Node) -> Node:
     """`copy(x, source)` is `source` in the shape and dtype of x."""
     x, source = (argument.meta["val"] for argument in node.args[:2])  # type: ignore[union-attr]
@@ -182,6 +206,7 @@ _SPELLINGS: dict[Any, Callable[[Node], Node | None]] = {
     aten._unsafe_view.default: _to_reshape,
     aten._softmax.default: _to_softmax(aten.softmax.int),
     aten._log_softmax.default: _to_softmax(aten.log_softmax.int),
+    aten.convolution.default: _to_convolution,
     aten.add.Scalar: _to_tensor_overload(aten.add.Tensor),
     aten.sub.Scalar: _to_tensor_overload(aten.sub.Tensor),
     aten.mul.Scalar: _to_tensor_overload(aten.mul.Tensor),

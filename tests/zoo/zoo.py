@@ -25,8 +25,10 @@ ENCODER = {
     "intermediate_size": 64,
     "max_position_embeddings": 64,
 }
-DECODER = {**ENCODER, "use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-GROUPED = {**DECODER, "num_key_value_heads": 2, "head_dim": 8}
+HEADLESS = {key: value for key, value in ENCODER.items() if key != "num_attention_heads"}
+SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+DECODER = {**ENCODER, **SPECIAL_TOKENS, "use_cache": False}
+GROUPED = {**DECODER, "num_key_value_heads": 2}
 VISION = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -46,9 +48,7 @@ SEQ2SEQ = {
     "decoder_ffn_dim": 64,
     "max_position_embeddings": 64,
     "use_cache": False,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+    **SPECIAL_TOKENS,
     "decoder_start_token_id": 2,
     "forced_eos_token_id": None,
 }
@@ -179,7 +179,7 @@ ZOO: dict[str, Entry] = {
     ),
     "efficientnet": _model(
         "EfficientNetForImageClassification", "EfficientNetConfig", _image(),
-        image_size=32, width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=64,
+        image_size=32, width_coefficient=0.5, depth_coefficient=0.5, hidden_dim=640,
         kernel_sizes=[3, 5], in_channels=[32, 16], out_channels=[16, 24], depthwise_padding=[], strides=[1, 2],
         num_block_repeats=[1, 2], expand_ratios=[1, 6],
     ),
@@ -208,9 +208,9 @@ ZOO: dict[str, Entry] = {
         focal_levels=[2, 2], focal_windows=[3, 3],
     ),
     "levit": _model(
-        "LevitForImageClassification", "LevitConfig", _image(),
-        image_size=32, hidden_sizes=[16, 32, 48], num_attention_heads=[2, 2, 2], depths=[1, 1, 1], key_dim=[8, 8, 8],
-        attention_ratio=[2, 2, 2], mlp_ratio=[2, 2, 2], patch_size=4,
+        "LevitForImageClassification", "LevitConfig", _image(64),
+        image_size=64, hidden_sizes=[16, 32, 48], num_attention_heads=[2, 2, 2], depths=[1, 1, 1], key_dim=[8, 8, 8],
+        attention_ratio=[2, 2, 2], mlp_ratio=[2, 2, 2],
     ),
     "mobilevit": _model(
         "MobileViTForImageClassification", "MobileViTConfig", _image(64),
@@ -250,17 +250,32 @@ ZOO: dict[str, Entry] = {
     "swinv2": _model("Swinv2ForImageClassification", "Swinv2Config", _image(), **SWIN),
     "cvt": _model(
         "CvtForImageClassification", "CvtConfig", _image(),
-        embed_dim=[16, 32], depth=[1, 1], num_heads=[1, 2], patch_sizes=[7, 3], patch_stride=[4, 2],
-        patch_padding=[2, 1], mlp_ratio=[2.0, 2.0], attention_drop_rate=[0.0, 0.0], drop_rate=[0.0, 0.0],
-        drop_path_rate=[0.0, 0.0], qkv_bias=[True, True], cls_token=[False, True],
-        qkv_projection_method=["dw_bn", "dw_bn"], kernel_qkv=[3, 3], padding_kv=[1, 1], stride_kv=[2, 2],
-        padding_q=[1, 1], stride_q=[1, 1],
+        embed_dim=[16, 32, 32], depth=[1, 2, 3], num_heads=[1, 2, 2],
     ),
     "vitdet": _model("VitDetModel", "VitDetConfig", _image(), **{
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
         "window_block_indices": [0], "window_size": 2, "use_relative_position_embeddings": True,
         "pretrain_image_size": 32,
     }),
+    "pvt_v2": _model(
+        "PvtV2ForImageClassification", "PvtV2Config", _image(64),
+        image_size=64, hidden_sizes=[16, 32, 32, 64], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 4],
+        mlp_ratios=[2, 2, 2, 2],
+    ),
+    "hiera": _model(
+        "HieraForImageClassification", "HieraConfig", _image(),
+        image_size=[32, 32], embed_dim=16, depths=[1, 1], num_heads=[1, 2], patch_stride=[4, 4], num_query_pool=1,
+        masked_unit_size=[2, 2], embed_dim_multiplier=2.0,
+    ),
+    "data2vec_vision": _model("Data2VecVisionModel", "Data2VecVisionConfig", _image(), **VISION, out_indices=[1]),
+    "videomae": _model(
+        "VideoMAEForVideoClassification", "VideoMAEConfig", lambda: {"pixel_values": torch.randn(1, 2, 3, 32, 32)},
+        **VISION, num_frames=2, tubelet_size=2,
+    ),
+    "timesformer": _model(
+        "TimesformerModel", "TimesformerConfig", lambda: {"pixel_values": torch.randn(1, 2, 3, 32, 32)},
+        **VISION, num_frames=2,
+    ),
     # segmentation, detection, depth, restoration
     "segformer": _model(
         "SegformerForSemanticSegmentation", "SegformerConfig", _image(64),
@@ -324,7 +339,7 @@ ZOO: dict[str, Entry] = {
         **ENCODER, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8,
     ),
     "mpnet": _model("MPNetModel", "MPNetConfig", _padded_text, **ENCODER),
-    "fnet": _model("FNetModel", "FNetConfig", _text(), **{k: v for k, v in ENCODER.items() if k[4:] != "attention_heads"}),
+    "fnet": _model("FNetModel", "FNetConfig", _text(), **HEADLESS),
     "mobilebert": _model(
         "MobileBertForSequenceClassification", "MobileBertConfig", _padded_text,
         **ENCODER, embedding_size=16, intra_bottleneck_size=16, true_hidden_size=16, num_feedforward_networks=2,
@@ -333,14 +348,19 @@ ZOO: dict[str, Entry] = {
     "convbert": _model("ConvBertModel", "ConvBertConfig", _padded_text, **ENCODER, embedding_size=32, head_ratio=2),
     "modernbert": _model(
         "ModernBertModel", "ModernBertConfig", _padded_text,
-        **ENCODER, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+        **ENCODER, **SPECIAL_TOKENS, cls_token_id=1, sep_token_id=2,
         global_attn_every_n_layers=2, local_attention=4,
     ),
     "roformer": _model("RoFormerModel", "RoFormerConfig", _padded_text, **ENCODER, embedding_size=32),
     "layoutlm": _model("LayoutLMModel", "LayoutLMConfig", _padded_text, **ENCODER),
-    "nystromformer": _model(
-        "NystromformerModel", "NystromformerConfig", _text(length=16), **ENCODER, segment_means_seq_len=16, num_landmarks=4
+    "camembert": _model("CamembertModel", "CamembertConfig", _text(), **ENCODER, pad_token_id=1),
+    "rembert": _model("RemBertModel", "RemBertConfig", _padded_text, **ENCODER, input_embedding_size=16),
+    "megatron_bert": _model("MegatronBertModel", "MegatronBertConfig", _padded_text, **ENCODER),
+    "xlnet": _model(
+        "XLNetModel", "XLNetConfig", _text(), vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=64,
+        use_mems_eval=False,
     ),
+    "ibert": _model("IBertModel", "IBertConfig", _text(), **ENCODER),
     # text decoders
     "gpt2": _model(
         "GPT2LMHeadModel", "GPT2Config", _padded_text,
@@ -367,24 +387,36 @@ ZOO: dict[str, Entry] = {
     ),
     "llama": _model("LlamaForCausalLM", "LlamaConfig", _text(), **GROUPED),
     "mistral": _model("MistralForCausalLM", "MistralConfig", _text(), **GROUPED, sliding_window=8),
-    "qwen2": _model("Qwen2ForCausalLM", "Qwen2Config", _padded_text, **{k: v for k, v in GROUPED.items() if k != "head_dim"}),
-    "qwen3": _model("Qwen3ForCausalLM", "Qwen3Config", _text(), **GROUPED),
-    "gemma": _model("GemmaForCausalLM", "GemmaConfig", _text(), **GROUPED),
-    "gemma2": _model("Gemma2ForCausalLM", "Gemma2Config", _text(), **GROUPED, query_pre_attn_scalar=8, sliding_window=8),
-    "phi": _model("PhiForCausalLM", "PhiConfig", _text(), **DECODER),
-    "phi3": _model(
-        "Phi3ForCausalLM", "Phi3Config", _text(), **{k: v for k, v in GROUPED.items() if k != "head_dim"}
+    "qwen2": _model("Qwen2ForCausalLM", "Qwen2Config", _padded_text, **GROUPED),
+    "qwen3": _model("Qwen3ForCausalLM", "Qwen3Config", _text(), **GROUPED, head_dim=8),
+    "gemma": _model("GemmaForCausalLM", "GemmaConfig", _text(), **GROUPED, head_dim=8),
+    "gemma2": _model(
+        "Gemma2ForCausalLM", "Gemma2Config", _text(), **GROUPED, head_dim=8, query_pre_attn_scalar=8, sliding_window=8
     ),
+    "phi": _model("PhiForCausalLM", "PhiConfig", _text(), **DECODER),
+    "phi3": _model("Phi3ForCausalLM", "Phi3Config", _text(), **GROUPED),
     "falcon": _model(
         "FalconForCausalLM", "FalconConfig", _text(),
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, use_cache=False,
     ),
-    "stablelm": _model("StableLmForCausalLM", "StableLmConfig", _text(), **{k: v for k, v in GROUPED.items() if k != "head_dim"}),
-    "olmo2": _model("Olmo2ForCausalLM", "Olmo2Config", _text(), **{k: v for k, v in GROUPED.items() if k != "head_dim"}),
+    "stablelm": _model("StableLmForCausalLM", "StableLmConfig", _text(), **GROUPED),
+    "olmo2": _model("Olmo2ForCausalLM", "Olmo2Config", _text(), **GROUPED),
     "mamba": _model(
         "MambaForCausalLM", "MambaConfig", _text(length=4),
         vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=2, use_cache=False,
     ),
+    "gpt_bigcode": _model(
+        "GPTBigCodeForCausalLM", "GPTBigCodeConfig", _text(),
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, use_cache=False,
+    ),
+    "xglm": _model(
+        "XGLMForCausalLM", "XGLMConfig", _text(),
+        vocab_size=VOCABULARY, d_model=32, ffn_dim=64, num_layers=2, attention_heads=4, max_position_embeddings=64,
+        use_cache=False,
+    ),
+    "granite": _model("GraniteForCausalLM", "GraniteConfig", _text(), **DECODER),
+    "cohere": _model("CohereForCausalLM", "CohereConfig", _text(), **DECODER),
+    "smollm3": _model("SmolLM3ForCausalLM", "SmolLM3Config", _text(), **GROUPED),
     # text to text
     "t5": _model("T5ForConditionalGeneration", "T5Config", _two_texts, **T5),
     "t5_encoder": _model("T5EncoderModel", "T5Config", _padded_text, **T5),
@@ -392,6 +424,10 @@ ZOO: dict[str, Entry] = {
     "bart": _model("BartForConditionalGeneration", "BartConfig", _two_texts, **SEQ2SEQ),
     "marian": _model("MarianMTModel", "MarianConfig", _two_texts, **SEQ2SEQ),
     "pegasus": _model("PegasusModel", "PegasusConfig", _two_texts, **SEQ2SEQ),
+    "mbart": _model("MBartModel", "MBartConfig", _two_texts, **SEQ2SEQ),
+    "m2m_100": _model("M2M100Model", "M2M100Config", _two_texts, **SEQ2SEQ),
+    "blenderbot": _model("BlenderbotModel", "BlenderbotConfig", _two_texts, **SEQ2SEQ),
+    "umt5": _model("UMT5EncoderModel", "UMT5Config", _text(), **T5),
     # speech
     "whisper": _model(
         "WhisperForConditionalGeneration", "WhisperConfig",
@@ -411,27 +447,38 @@ ZOO: dict[str, Entry] = {
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
         patch_size=8, frequency_stride=4, time_stride=4, max_length=32, num_mel_bins=16,
     ),
-    "encodec": _model(
-        "EncodecModel", "EncodecConfig", lambda: {"input_values": torch.randn(1, 1, 320), "bandwidth": 1.5},
-        num_filters=4, hidden_size=16, codebook_size=16, upsampling_ratios=[4, 2], num_lstm_layers=1,
-        sampling_rate=12000, target_bandwidths=[1.5],
+    "hifigan": _model(
+        "SpeechT5HifiGan", "SpeechT5HifiGanConfig", lambda: {"spectrogram": torch.randn(1, 8, 16)},
+        model_in_dim=16, upsample_initial_channel=16, upsample_rates=[4, 2], upsample_kernel_sizes=[8, 4],
+        resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]],
+    ),
+    "univnet": _model(
+        "UnivNetModel", "UnivNetConfig",
+        lambda: {"input_features": torch.randn(1, 8, 16), "noise_sequence": torch.randn(1, 8, 8)},
+        model_in_channels=8, model_hidden_channels=8, num_mel_bins=16, resblock_kernel_sizes=[3],
+        resblock_stride_sizes=[4], resblock_dilation_sizes=[[1, 3]], kernel_predictor_hidden_channels=8,
+    ),
+    "data2vec_audio": _model("Data2VecAudioModel", "Data2VecAudioConfig", _wave, **SPEECH),
+    "sew": _model("SEWModel", "SEWConfig", _wave, **SPEECH, squeeze_factor=2),
+    "speech_to_text": _model(
+        "Speech2TextModel", "Speech2TextConfig",
+        lambda: {"input_features": torch.randn(1, 32, 16), "decoder_input_ids": _tokens(length=5)},
+        **{k: v for k, v in SEQ2SEQ.items() if k != "max_position_embeddings"}, input_feat_per_channel=16,
+        max_source_positions=64, max_target_positions=32, conv_channels=32, num_conv_layers=2,
     ),
     # image and text
     "clip": _model(
         "CLIPModel", "CLIPConfig", _image_and_text,
-        text_config=("CLIPTextConfig", {**ENCODER, "projection_dim": 16, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0}),
+        text_config=("CLIPTextConfig", {**ENCODER, "projection_dim": 16, **SPECIAL_TOKENS}),
         vision_config=("CLIPVisionConfig", {**VISION, "projection_dim": 16}), projection_dim=16,
     ),
     "siglip": _model(
         "SiglipModel", "SiglipConfig", _image_and_text,
-        text_config=("SiglipTextConfig", {**ENCODER, "projection_size": 32, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0}),
+        text_config=("SiglipTextConfig", {**ENCODER, "projection_size": 32, **SPECIAL_TOKENS}),
         vision_config=("SiglipVisionConfig", VISION),
     ),
-    "vilt": _model(
-        "ViltModel", "ViltConfig",
-        lambda: {**_text()(), **_image()(), "pixel_mask": torch.ones(1, 32, 32, dtype=torch.int64)},
-        **VISION, vocab_size=VOCABULARY, max_position_embeddings=64, type_vocab_size=2, max_image_length=-1,
-    ),
+    "blip_vision": _model("BlipVisionModel", "BlipVisionConfig", _image(), **VISION),
+    "dinov3": _model("DINOv3ViTModel", "DINOv3ViTConfig", _image(), **VISION, num_register_tokens=2),
     # time series
     "patchtst": _model(
         "PatchTSTForPrediction", "PatchTSTConfig", lambda: {"past_values": torch.randn(1, 32, 3)},
