@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
-from .gemm import accumulate, best_rows, rows_cycles, tiles, zeros
+from .gemm import accumulate, best_rows, counts, part, rows_cycles, tiles, zeros
 
 _LOWEST = -3.4028234663852886e38
 
@@ -105,7 +105,6 @@ class Attention(Kernel):
             queries = scratch(self.depth * width)
             scores = scratch(self.keys * width)
             factors = scratch(width)
-            last = self.queries - (blocks - 1) * width
 
             def body(count: int) -> None:
                 visible = B.bind(B.min(first + count, self.keys)) if self.causal else self.keys
@@ -115,14 +114,7 @@ class Attention(Kernel):
                 self._softmax(scores, maxima, factors, visible, count)
                 self._values(scores, at(v, self.v, kv_head), factors, at(y, self.y, head, first), visible, count)
 
-            if blocks == 1 or last == width:
-                body(last)
-            else:
-                with B.If(block < blocks - 1):
-                    with B.Then():
-                        body(width)
-                    with B.Else():
-                        body(last)
+            part(block, self.queries, width, body)
 
     def _transpose(self, q: Access, queries: Access, count: int) -> None:
         """queries[d][i] = scale * q[i][d]; columns that no query fills are zero."""
@@ -245,8 +237,7 @@ class Attention(Kernel):
         rows, vectors = self.value_tile
 
         def columns(start: int, vectors: int) -> None:
-            counts = [min(lanes, self.value_depth - start - j * lanes) for j in range(vectors)]
-            narrow = [None if valid == lanes else valid for valid in counts]
+            valid = counts(min(vectors * lanes, self.value_depth - start), lanes)
 
             def tile(row: Expr, rows: int) -> None:
                 sums = zeros(rows, vectors, lanes)
@@ -256,13 +247,13 @@ class Attention(Kernel):
                     vectors,
                     visible,
                     lambda i, key: weights.load(key * width + row + i),
-                    lambda j, key: v.load(key * self.v.row + start + j * lanes, lanes, count=narrow[j]),
+                    lambda j, key: v.load(key * self.v.row + start + j * lanes, lanes, count=valid[j]),
                 )
                 for i in range(rows):
                     factor = broadcast(B.bind(factors.load(row + i)), lanes)
                     for j in range(vectors):
                         value = sums[i * vectors + j] * factor
-                        y.store((row + i) * self.y.row + start + j * lanes, value, lanes, count=narrow[j])
+                        y.store((row + i) * self.y.row + start + j * lanes, value, lanes, count=valid[j])
 
             tiles(count, rows, tile)
 

@@ -96,3 +96,27 @@ def best_rows(total: int, vectors: int, registers: int) -> int:
     """The tile height that covers `total` rows in the fewest cycles; the higher of equals."""
     most = max(rows for rows in range(1, registers) if rows == 1 or fits(rows, vectors, registers))
     return min(range(1, min(most, total) + 1), key=lambda rows: (rows_cycles(total, rows, vectors), -rows))
+
+
+def either(condition: Expr, first: int, second: int, body: Callable[[int], None]) -> None:
+    """Run `body` on `first` where the condition holds, else on `second`; one body when they are equal."""
+    if first == second:
+        body(first)
+        return
+    with B.If(condition):
+        with B.Then():
+            body(first)
+        with B.Else():
+            body(second)
+
+
+def part(index: Expr, total: int, size: int, body: Callable[[int], None]) -> None:
+    """Run `body` on the length of part `index` of `total` cut into parts of `size`, of which the last may be shorter."""
+    parts = -(-total // size)
+    last = total - (parts - 1) * size
+    either(index < parts - 1, size if parts > 1 else last, last, body)
+
+
+def counts(columns: int, lanes: int) -> list[int | None]:
+    """For each vector that covers `columns` columns how many lanes are valid; None means all."""
+    return [None if at + lanes <= columns else columns - at for at in range(0, columns, lanes)]

@@ -10,7 +10,7 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
-from .gemm import accumulate
+from .gemm import accumulate, counts, part
 from .vmath import activate
 
 
@@ -85,50 +85,30 @@ class Linear(Kernel):
         with B.parallel(panels * blocks) as task:
             panel, first = (task // blocks, task % blocks) if self.order == "nm" else (task % panels, task // panels)
             panel, first = B.bind(panel), B.bind(first * self.block)
-            self._by_columns(panel, panels, lambda columns: self._rows(operands, panel, columns, first, tiles))
-
-    def _by_columns(self, panel: Expr, panels: int, body) -> None:
-        """Run `body(columns of the panel)`: the last panel may be narrower."""
-        tail = self.n - (panels - 1) * self.width
-        if panels == 1 or tail == self.width:
-            body(tail)
-            return
-        with B.If(panel < panels - 1):
-            with B.Then():
-                body(self.width)
-            with B.Else():
-                body(tail)
+            part(panel, self.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles))
 
     def _rows(self, operands: tuple[Access, ...], panel: Expr, columns: int, first: Expr, tiles: int) -> None:
         per_outer = -(-self.inner // self.tile_rows)
-        tail = self.inner - (per_outer - 1) * self.tile_rows
-        with B.serial(self.block) as step:
-            tile = B.bind(first + step)
 
-            def body() -> None:
-                outer, row = B.bind(tile // per_outer), B.bind(tile % per_outer * self.tile_rows)
-                if tail == self.tile_rows or per_outer == 1:
-                    self._tile(operands, panel, columns, outer, row, tail)
-                    return
-                with B.If(row < self.inner - tail):
-                    with B.Then():
-                        self._tile(operands, panel, columns, outer, row, self.tile_rows)
-                    with B.Else():
-                        self._tile(operands, panel, columns, outer, row, tail)
+        def run(count: int) -> None:
+            with B.serial(count) as step:
+                tile = B.bind(first + step)
+                outer, index = B.bind(tile // per_outer), B.bind(tile % per_outer)
+                row = B.bind(index * self.tile_rows)
 
-            if tiles % self.block == 0:
-                body()
-            else:
-                with B.If(tile < tiles):
-                    with B.Then():
-                        body()
+                def body(rows: int) -> None:
+                    self._tile(operands, panel, columns, outer, row, rows)
+
+                part(index, self.inner, self.tile_rows, body)
+
+        part(first // self.block, tiles, self.block, run)
 
     def _tile(
         self, operands: tuple[Access, ...], panel: Expr, columns: int, outer: Expr, row: Expr, rows: int
     ) -> None:
         named = dict(zip((op.name for op in self.operands()), operands, strict=True))
-        lanes, vectors = self.lanes, -(-columns // self.lanes)
-        counts = [None if (j + 1) * lanes <= columns else columns - j * lanes for j in range(vectors)]
+        lanes, valid = self.lanes, counts(columns, self.lanes)
+        vectors = len(valid)
         column = B.bind(panel * self.width)
 
         def at(name: str, where: Rows) -> Access:
@@ -139,7 +119,7 @@ class Linear(Kernel):
         for j in range(vectors):
             start = broadcast(B.float32(0), lanes)
             if self.bias:
-                start = B.bind(named["bias"].load(column + j * lanes, lanes, count=counts[j]))
+                start = B.bind(named["bias"].load(column + j * lanes, lanes, count=valid[j]))
             for i in range(rows):
                 tile[i * vectors + j] = start
         accumulate(
@@ -156,9 +136,9 @@ class Linear(Kernel):
             for j in range(vectors):
                 value = tile[i * vectors + j]
                 if residual is not None:
-                    value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=counts[j])
+                    value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=valid[j])
                 value = _activate(self.activation, value, lanes)
-                y.store(i * self.y.inner + j * lanes, value, lanes, count=counts[j])
+                y.store(i * self.y.inner + j * lanes, value, lanes, count=valid[j])
 
     @classmethod
     def choose(

@@ -10,7 +10,8 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, broadcast, scratch
-from .gemm import accumulate, best_rows, fits, rows_cycles, tiles, zeros
+from .gemm import accumulate, best_rows, counts, fits, rows_cycles, tiles, zeros
+from .gemm import part as cut
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,7 @@ class MatMul(Kernel):
                     self._pack(b, packed, columns)
                 self._columns(a, right, row, y, rows, columns)
 
-            last_rows, last_columns = self.m - (self.row_blocks - 1) * rows, self.n - (blocks - 1) * self.block
-            _either(
-                None if last_rows == rows else part < self.row_blocks - 1,
-                (rows, last_rows),
-                lambda rows: _either(
-                    None if last_columns == self.block else block < blocks - 1,
-                    (self.block, last_columns),
-                    lambda columns: body(rows, columns),
-                ),
-            )
+            cut(part, self.m, rows, lambda rows: cut(block, self.n, self.block, lambda columns: body(rows, columns)))
 
     def _offset(self, matrix: Expr, where: Matrix) -> Expr:
         offset, rest = B.int32(0), matrix
@@ -124,8 +116,8 @@ class MatMul(Kernel):
         scale = B.float32(self.scale)
 
         def panel(first: Expr, columns: int) -> None:
-            vectors = -(-columns // lanes)
-            counts = [None if (j + 1) * lanes <= columns else columns - j * lanes for j in range(vectors)]
+            valid = counts(columns, lanes)
+            vectors = len(valid)
             whole = b_row == self._pitch() and self.b.column != 1  # scratch may be read beyond its last column
 
             def tile(row: Expr, rows: int) -> None:
@@ -138,7 +130,7 @@ class MatMul(Kernel):
                     self.k,
                     lambda i, k: left.load(i * self.a.row + k * self.a.column),
                     lambda j, k: b.load(
-                        k * b_row + first + j * lanes, lanes, count=None if whole else counts[j]
+                        k * b_row + first + j * lanes, lanes, count=None if whole else valid[j]
                     ),
                 )
                 for i in range(rows):
@@ -146,7 +138,7 @@ class MatMul(Kernel):
                         value = sums[i * vectors + j]
                         if self.scale != 1.0:
                             value = value * broadcast(scale, lanes)
-                        self._store(y, row + i, first + j * lanes, B.bind(value), counts[j])
+                        self._store(y, row + i, first + j * lanes, B.bind(value), valid[j])
 
             tiles(rows, self.tile_rows, tile)
 
@@ -215,15 +207,3 @@ class MatMul(Kernel):
             block=block,
             row_blocks=row_blocks,
         )
-
-
-def _either(condition: Expr | None, values: tuple[int, int], body) -> None:
-    """Run `body` on the first value where the condition holds, else on the second; None means they are equal."""
-    if condition is None:
-        body(values[1])
-        return
-    with B.If(condition):
-        with B.Then():
-            body(values[0])
-        with B.Else():
-            body(values[1])
