@@ -81,7 +81,7 @@ def _as_program(
 ) -> Program:
     if isinstance(model, Program):
         return model
-    from .capture import capture, from_exported
+    from .capturing import capture, from_exported
 
     if isinstance(model, torch.export.ExportedProgram):
         return from_exported(model)

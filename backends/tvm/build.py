@@ -56,7 +56,7 @@ class TvmLowered(Lowered):
     def module(self) -> Any:
         """The TVM module before code generation."""
         prepare = [self._call(call) for call in self.lowering.prepare_calls]
-        return run_module(self.calls, self.table_size, {"prepare": prepare} if prepare else None)
+        return run_module(self.calls, self.table_size, {"prepare": prepare})
 
     @property
     def table_size(self) -> int:

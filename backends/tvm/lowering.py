@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ... import ops as _ops  # noqa: F401  (defines torch.ops.fxpress)
 from ...errors import InternalError, Unsupported
 from ...printer import op_name, print_type
 from ...program import Program
@@ -69,6 +70,7 @@ class Lowering:
     def __post_init__(self) -> None:
         self._constant_by_content: dict[tuple[Any, ...], View] = {}
         self._haloed: dict[tuple[Node, tuple[int, ...]], View] = {}
+        self._cache: dict[str, Any] = {}
         self._current: Node | None = None
         self._results: dict[Node, int] = {}
         for index, node in enumerate(self.program.results):
@@ -143,6 +145,12 @@ class Lowering:
     def constant_tensor(self, node: Any) -> torch.Tensor | None:
         """The tensor when `node` is a constant, else None."""
         return self.program.constant(node) if isinstance(node, Node) and node.op == "get_attr" else None
+
+    def cached(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns, computed once for this Program."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
 
     def contiguous(self, node: Node | View, note: str = "copy: the kernel needs dense memory") -> View:
         """The value in dense memory, copied if its view is not dense."""

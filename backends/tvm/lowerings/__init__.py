@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..lowering import OpRule
-from . import attention, convolution, linear, view_ops
+from . import attention, convolution, linear, pointwise, view_ops
 
 RULES: dict[Any, OpRule] = {
     **view_ops.RULES,
     **convolution.RULES,
     **linear.RULES,
     **attention.RULES,
+    **pointwise.RULES,
 }
