@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..printer import print_type
+
 
 def arguments(node: Node) -> dict[str, Any]:
     """Every argument of an op call by its schema name, defaults filled in."""
@@ -52,7 +54,7 @@ def is_static(node: Node) -> bool:
 
 def same_type(first: Node, second: Node) -> bool:
     """Whether two nodes agree in dtype and shape, so that one may replace the other."""
-    return dtype(first) == dtype(second) and shape(first) == shape(second)
+    return print_type(first.meta["val"]) == print_type(second.meta["val"])  # symbols are compared by name, unguarded
 
 
 def only_user(node: Node) -> Node | None:

@@ -2,6 +2,34 @@
 
 from __future__ import annotations
 
+SIMPLIFY = (
+    "drop-dead-code",
+    "drop-no-op",
+    "compose-casts",
+    "fold-constants",
+    "drop-decided-where",
+    "drop-single-cat",
+    "inline-scalar-constant",
+    "drop-identity",
+)
+"""Away with what computes nothing, or nothing new."""
+
+RECOGNIZE = (
+    "normalize-clamp",
+    "recognize-sigmoid",
+    "recognize-activation",
+    "recognize-softmax",
+    "recognize-layer-norm",
+    "recognize-rms-norm",
+    "absorb-norm-weight",
+    "expand-pow",
+    "divide-by-power-of-two",
+    "multiply-by-minus-one",
+    "drop-repetition",
+    "merge-duplicates",
+)
+"""From formulas to ops, then to the cheapest spelling of what remains."""
+
 NORMALIZE = (
     "normalize-conv",
     "normalize-linear",
@@ -12,9 +40,31 @@ NORMALIZE = (
 )
 """From ATen's spellings to the ops that kernels take."""
 
+VIEWS = (
+    "normalize-reshape",
+    "normalize-permute",
+    "compose-permutes",
+    "compose-reshapes",
+    "compose-expands",
+)
+"""At most one reshape or permute where there were several."""
+
+FUSE = (
+    "fold-batch-norm",
+    "fold-affine",
+    "fold-scale-before",
+    "pad-into-conv",
+    "pad-into-avg-pool",
+    "pad-into-max-pool",
+    "fuse-epilogue",
+)
+"""More work a kernel."""
+
+CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")
+"""What the passes before leave behind."""
+
 
 def default(level: int = 2) -> str:
     """What `fxpress.compile` runs. Level 0 changes nothing, 1 canonicalizes, 2 also fuses and assigns layouts."""
-    if level == 0:
-        return ""
-    return ",".join(("drop-identity", *NORMALIZE))
+    stages = (SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *([FUSE] if level >= 2 else []), CLEAN) if level else ()
+    return ",".join(name for stage in stages for name in stage)
