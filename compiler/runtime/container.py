@@ -171,6 +171,7 @@ def _read_members(path: Path, file: Any) -> dict[str, Member]:
             end = archive.start_dir
     except (
         zipfile.BadZipFile,
+        OSError,
         ValueError,
         EOFError,
         NotImplementedError,
@@ -210,6 +211,8 @@ def _check_entry(path: Path, info: zipfile.ZipInfo, members: Mapping[str, Member
 
 
 def _locate(path: Path, file: Any, info: zipfile.ZipInfo, end: int) -> Member:
+    if info.header_offset < 0:
+        raise InvalidArtifact(f"artifact {str(path)!r} is damaged: {info.filename} is not where the directory says")
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) != _LOCAL_HEADER.size:

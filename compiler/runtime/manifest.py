@@ -61,7 +61,7 @@ class Manifest:
             layers=tuple(_typed(data, "layers", list)),
             host_calls=tuple(map(HostCall.from_json, data.get("host_calls") or [])),
             samples=_typed(data, "samples", dict),
-            tolerance=tuple(map(float, data.get("tolerance") or [_DEFAULT_TOLERANCE] * len(specs))),
+            tolerance=_tolerance(data.get("tolerance", [_DEFAULT_TOLERANCE] * len(specs))),
         )
         for name, found, wanted in (
             ("inputs", len(manifest.inputs), manifest.signature.leaf_count),
@@ -85,6 +85,12 @@ class Manifest:
                 f"this artifact was compiled for {self.target} and needs CPU features that this machine lacks: "
                 f"{', '.join(missing)}; compile the model on this machine, or with target='cpu{{isa=avx2}}'"
             )
+
+
+def _tolerance(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(type(limit) in (int, float) for limit in value):
+        raise InvalidArtifact(f"manifest entry 'tolerance' must be a list of numbers, not {value!r:.100}")
+    return tuple(map(float, value))
 
 
 def _typed(data: Mapping[str, Any], key: str, kind: type) -> Any:

@@ -81,6 +81,8 @@ def load_tensors(data: bytes) -> dict[str, Array]:
     """Read a safetensors file into read-only arrays. Raises InvalidArtifact when it is malformed."""
     try:
         (size,) = _SIZE.unpack_from(data)
+        if size > len(data) - _SIZE.size:
+            raise ValueError(f"a header of {size} bytes is longer than the file")
         header = json.loads(data[_SIZE.size : _SIZE.size + size])
         body = memoryview(data)[_SIZE.size + size :]
         return {name: _tensor(entry, body) for name, entry in header.items() if name != "__metadata__"}
