@@ -88,7 +88,7 @@ class Artifact:
         self._container.verify_constants()
         samples = self._samples()
         outputs = self._run(samples.make_inputs(self.inputs))
-        result = SelfTest(tuple(samples.errors(outputs)), self._manifest.tolerance)
+        result = SelfTest(tuple(samples.errors(outputs)), self._manifest.tolerances)
         if not result.passed:
             raise InvalidArtifact(
                 f"self-test outputs must be what the artifact expects: {result.describe(self.outputs)}"

@@ -20,7 +20,7 @@ class Manifest:
     """What the runtime needs to know; other keys of the JSON are for people and tools.
 
     `calls` and `prepare_calls` are the number of kernel calls of the library's functions `run` and `prepare`;
-    `arena_bytes` is needed per concurrent caller, `derived_bytes` once; `tolerance` has one entry an output.
+    `arena_bytes` is needed per concurrent caller, `derived_bytes` once; `tolerances` has one entry an output.
     """
 
     target: str
@@ -38,7 +38,7 @@ class Manifest:
     layers: tuple[dict[str, Any], ...]
     host_calls: tuple[HostCall, ...]
     samples: dict[str, Any]
-    tolerance: tuple[float, ...]
+    tolerances: tuple[float, ...]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
@@ -61,12 +61,12 @@ class Manifest:
             layers=tuple(_typed(data, "layers", list)),
             host_calls=tuple(map(HostCall.from_json, data.get("host_calls") or [])),
             samples=_typed(data, "samples", dict),
-            tolerance=_tolerance(data.get("tolerance", [_DEFAULT_TOLERANCE] * len(specs))),
+            tolerances=_tolerances(data.get("tolerances", [_DEFAULT_TOLERANCE] * len(specs))),
         )
         for name, found, wanted in (
             ("inputs", len(manifest.inputs), manifest.signature.leaf_count),
             ("output_specs", len(specs), manifest.outputs.leaf_count),
-            ("tolerance", len(manifest.tolerance), len(specs)),
+            ("tolerances", len(manifest.tolerances), len(specs)),
         ):
             if found != wanted:
                 raise InvalidArtifact(f"manifest must have {wanted} {name}, not {found}")
@@ -87,9 +87,9 @@ class Manifest:
             )
 
 
-def _tolerance(value: Any) -> tuple[float, ...]:
+def _tolerances(value: Any) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(type(limit) in (int, float) for limit in value):
-        raise InvalidArtifact(f"manifest entry 'tolerance' must be a list of numbers, not {value!r:.100}")
+        raise InvalidArtifact(f"manifest entry 'tolerances' must be a list of numbers, not {value!r:.100}")
     return tuple(map(float, value))
 
 

@@ -69,7 +69,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "calls": 2,
         "prepare_calls": 1,
         "layers": [{"op": "add"}, {"op": "add"}],
-        "tolerance": [1e-6],
+        "tolerances": [1e-6],
         **changes,
     }
 

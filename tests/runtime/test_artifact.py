@@ -174,7 +174,7 @@ def test_self_test(toy, write_toy) -> None:
     result = fxpress.runtime.load(toy.path, verify="full").self_test()
     assert result.passed
     assert result.errors[0] < 1e-6
-    strict = write_toy("strict.fxp", tolerance=[-1.0])
+    strict = write_toy("strict.fxp", tolerances=[-1.0])
     with pytest.raises(InvalidArtifact, match=r"^self-test outputs must be .*: output has a relative error of"):
         fxpress.runtime.load(strict.path).self_test()
 

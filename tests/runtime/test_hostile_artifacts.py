@@ -199,7 +199,7 @@ def test_manifest_that_is_not_json(toy) -> None:
         ({"outputs": {"kind": "code"}}, "structure must have a kind"),
         ({"host_calls": [3]}, "host call must have"),
         ({"samples": 1}, "'samples' must be a dict"),
-        ({"tolerance": ["a"]}, "'tolerance' must be a list of numbers"),
+        ({"tolerances": ["a"]}, "'tolerances' must be a list of numbers"),
     ],
 )
 def test_wrong_manifest_entries(toy, changes: dict[str, Any], message: str) -> None:
