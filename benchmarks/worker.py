@@ -1,0 +1,101 @@
+"""Measures one model with all peers, in a process of its own: python worker.py REQUEST.json RESULT.json
+
+A crash or the threads left behind by one model then cannot disturb the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from judge import judge, reference
+from measure import interleave
+from models import MODELS
+from peers import OURS, PEERS, Fxpress, Peer, artifact_sizes
+
+# What a peer raises when it cannot export, compile or run a model: recorded, as it is a result too.
+FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, OSError, ImportError, AssertionError)
+
+
+def peak_memory() -> int:
+    """The most bytes resident so far in this process plus, of its finished children, in the largest."""
+    scopes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(scope).ru_maxrss * 1024 for scope in scopes)
+
+
+def prepare(peer: Peer, model: Any, threads: int) -> dict[str, Any]:
+    """Makes the peer ready; what that took, or why it failed."""
+    reason = peer.available()
+    if reason is not None:
+        return {"failed": reason}
+    start = time.perf_counter()
+    try:
+        peer.prepare(*model, threads)
+        peer.call()
+    except FAILURES as error:
+        return {"failed": f"{type(error).__name__}: {str(error).strip()[:400]}"}
+    entry: dict[str, Any] = {"prepare": time.perf_counter() - start}
+    if isinstance(peer, Fxpress):
+        entry["peak_memory"] = peak_memory()
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "model.fxp"
+            peer.artifact.save(path)
+            entry["artifact"] = artifact_sizes(path)
+    return entry
+
+
+@contextlib.contextmanager
+def holding(lock: str | None, operation: int) -> Iterator[None]:
+    """Holds a lock file, if one is given: shared by those who only disturb a measurement, alone by those who measure."""
+    if lock is None:
+        yield
+        return
+    with open(lock, "a") as file:
+        fcntl.flock(file, operation)
+        yield
+
+
+def measure(name: str, peer_names: list[str], threads: int, rounds: int, lock: str | None) -> dict[str, Any]:
+    """The `models` entry of the results for one model. Ours is prepared first, so that its memory is its own."""
+    torch.set_num_threads(threads)
+    peers = {key: PEERS[key]() for key in sorted(peer_names, key=lambda key: key != OURS)}
+    with holding(lock, fcntl.LOCK_SH):
+        model = MODELS[name].build()
+        entries = {key: prepare(peer, model, threads) for key, peer in peers.items()}
+        expected = reference(*model)
+    running = {key: peer for key, peer in peers.items() if "failed" not in entries[key]}
+    for key, peer in running.items():
+        verdict = judge(peer.outputs(), expected)
+        entries[key] |= {"errors": verdict.errors, "wrong": verdict.reason}
+    calls = {key: peer.call for key, peer in running.items()}
+    with holding(lock, fcntl.LOCK_EX):
+        found = interleave(calls, rounds=rounds, threads=threads) if calls else None
+    for key, latency in (found.latencies if found else {}).items():
+        entries[key] |= asdict(latency)
+    return {
+        "suite": MODELS[name].suite,
+        "reference_errors": expected.errors,
+        "rounds": found.rounds if found else 0,
+        "rejected": found.rejected if found else 0,
+        "noisy": found.noisy if found else (),
+        "peers": {key: entries[key] for key in peer_names},
+    }
+
+
+def main() -> None:
+    request, result = map(Path, sys.argv[1:])
+    Path(result).write_text(json.dumps(measure(**json.loads(request.read_text()))))
+
+
+if __name__ == "__main__":
+    main()
