@@ -12,7 +12,7 @@ from torch.fx.node import map_arg
 
 from ...program import Program
 from ...rewriter import Pass, Rewriter
-from .order import permutation, reorder, shape_of, to_channels_first, to_channels_last
+from .order import keeps_memory, permutation, reorder, shape_of, to_channels_first, to_channels_last
 from .problem import state_problem
 from .roles import KERNELS, Role, role_of
 
@@ -116,8 +116,10 @@ class _Writer:
             return x.args[0]  # type: ignore[return-value]
         if len(shape) == rank:
             return self._remember(x, self.rw.call(aten.permute.default, x, order, at=at))
-        full = self.rw.call(aten.reshape.default, x, [1] * (rank - len(shape)) + shape, at=at)
-        return self.rw.call(aten.permute.default, full, order, at=at)
+        full = [1] * (rank - len(shape)) + shape
+        if keeps_memory(full, order):
+            return self.rw.call(aten.reshape.default, x, reorder(full, order), at=at)
+        return self.rw.call(aten.permute.default, self.rw.call(aten.reshape.default, x, full, at=at), order, at=at)
 
     def _remember(self, x: Node, moved: Node) -> Node:
         if len(shape_of(x)) == len(shape_of(moved)):

@@ -92,7 +92,7 @@ def transposition_cost(value: Node) -> float:
     shape = shape_of(value)
     if isinstance(value.meta["val"], tuple | list):
         return inf
-    if value.op == "get_attr" or keeps_memory(shape, to_channels_last(len(shape))):
+    if value.op == "get_attr" or (len(shape) > 2 and keeps_memory(shape, to_channels_last(len(shape)))):
         return NODE_COST
     return NODE_COST + COPY_COST * _bytes(value)
 
@@ -116,7 +116,10 @@ def state_problem(program: Program) -> Problem:
 
 
 def _near_kernels(roles: Mapping[Node, Role]) -> set[Node]:
-    """The nodes tied to a kernel through nodes that follow."""
+    """The nodes tied, through nodes that follow, to a kernel or to a permute between the two orders.
+
+    Permutes of three dims do not count: theirs go either way, and attention is full of them.
+    """
     ties = nx.Graph()
     for node, role in roles.items():
         if role.kind == "absorb":
@@ -127,8 +130,19 @@ def _near_kernels(roles: Mapping[Node, Role]) -> set[Node]:
                 (node, x) for x in role.operands
                 if x in roles and roles[x].kind != "absorb" and not _is_spread(role, node, x)
             )  # fmt: skip
-    kernels = {node for node, role in roles.items() if role.kind == "kernel"}
-    return {node for part in nx.connected_components(ties) if not kernels.isdisjoint(part) for node in part}
+    ends = {end for node, role in roles.items() for end in _ends(node, role)}
+    return {node for part in nx.connected_components(ties) if not ends.isdisjoint(part) for node in part}
+
+
+def _ends(node: Node, role: Role) -> Iterable[Node]:
+    order = permutation(node)
+    if role.kind == "kernel":
+        return (node,)
+    if order is None or len(order) < 4:
+        return ()
+    if order == to_channels_last(len(order)):
+        return role.operands
+    return node.users if order == to_channels_first(len(order)) else ()
 
 
 def _is_spread(role: Role, node: Node, x: Node) -> bool:
@@ -150,6 +164,8 @@ def _state_node(problem: Problem, node: Node) -> None:
         moved = (*role.operands, node)
         problem.unary[node][False] += KERNEL_COST * sum(map(transposition_cost, moved))
     if role.kind in ("kernel", "follow", "broadcast"):
+        if role.prefers_last:
+            problem.unary[node][False] += COPY_COST * _bytes(node)
         for x in role.operands:
             if _is_spread(role, node, x):
                 _require(problem, (x,))

@@ -1,8 +1,8 @@
 """What each op does with the order of dimensions, and the arguments of its channels-last form.
 
 A node is a *kernel* (runs in either order, much better channels-last), *follows* its operands (its output has the order
-of its operands; *broadcast* when operands may have fewer dims), *absorbs* (takes any order, gives one), or *emits* (takes the traced order, gives any). A node without
-a role takes and gives the traced order.
+of its operands; *broadcast* when operands may have fewer dims), *absorbs* (takes any order, gives the traced one), or
+*emits* (takes the traced order, gives any). A node without a role takes and gives the traced order.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ Arguments = dict[str, Any]
 @dataclass(frozen=True)
 class Role:
     """How a node treats order: `operands` are the inputs whose order matters, by argument name; `changes` the other
-    arguments of its channels-last form."""
+    arguments of its channels-last form. `prefers_last` when it works along the channels, dense only channels-last."""
 
     kind: Kind
     operands: tuple[Node, ...]
     changes: Arguments
+    prefers_last: bool = False
 
 
 KERNELS: dict[Any, tuple[str, ...]] = {
@@ -123,13 +124,40 @@ def _drop_dims(x: Node, dims: list[int], changes: Arguments) -> Role | None:
     return None
 
 
+def _squeeze(node: Node, values: Arguments) -> Role | None:
+    x = values["self"]
+    rank = len(shape_of(x))
+    dims = [values["dim"]] if isinstance(values["dim"], int) else list(values["dim"])
+    if rank < 3 or any(shape_of(x)[d] != 1 for d in dims):
+        return None
+    return _drop_dims(x, dims, {"dim": _map_dims(values["dim"], rank)})
+
+
+def _unsqueeze(node: Node, values: Arguments) -> Role | None:
+    """A new spatial dim follows; the first one, after batch and channels, emits."""
+    rank = len(shape_of(node))
+    dim = values["dim"] % rank
+    if rank < 3 or dim < 2:
+        return None
+    return Role("emit" if rank == 3 else "follow", (values["self"],), {"dim": last_dim(dim, rank)})
+
+
+def _softmax(node: Node, values: Arguments) -> Role | None:
+    rank = len(shape_of(node))
+    if rank < 3:
+        return None
+    return Role("follow", (values["self"],), {"dim": last_dim(values["dim"], rank)}, values["dim"] % rank == 1)
+
+
 def _pad(node: Node, values: Arguments) -> Role | None:
     rank = len(shape_of(node))
     if rank < 3:
         return None
     pairs = [list(values["pad"][i : i + 2]) for i in range(0, len(values["pad"]), 2)][::-1]
-    pairs = [[0, 0]] * (rank - len(pairs)) + pairs
+    pairs = [[0, 0] for _ in range(rank - len(pairs))] + pairs
     moved = reorder(pairs, to_channels_last(rank))
+    while len(moved) > 1 and not any(moved[0]):
+        del moved[0]
     return Role("follow", (values["self"],), {"pad": [size for pair in reversed(moved) for size in pair]})
 
 
@@ -173,9 +201,12 @@ _ROLES: dict[Any, Callable[[Node, Arguments], Role | None]] = {
     aten.expand.default: _expand,
     aten.constant_pad_nd.default: _pad,
     aten.select.int: _select,
+    aten.squeeze.dim: _squeeze,
+    aten.squeeze.dims: _squeeze,
+    aten.unsqueeze.default: _unsqueeze,
     aten.cat.default: _by_dim("tensors", "dim"),
-    aten.softmax.int: _by_dim("self", "dim"),
-    aten.log_softmax.int: _by_dim("self", "dim"),
+    aten.softmax.int: _softmax,
+    aten.log_softmax.int: _softmax,
     aten.slice.Tensor: _by_dim("self", "dim"),
     aten.split.Tensor: _by_dim("self", "dim"),
     aten.split_with_sizes.default: _by_dim("self", "dim"),
