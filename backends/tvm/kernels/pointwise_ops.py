@@ -65,7 +65,7 @@ def cast(value: Expr, source: str, target: str) -> Expr:
     if source == target:
         return value
     if target == "bool":
-        return flag(B.NE(opaque(value), like(value, 0)))
+        return _nonzero(value)
     if is_float(source) and target in ("uint8", "int8", "int16", "uint16"):
         value = convert(value, "int32")  # a negative float has no direct conversion to unsigned
     return round_to(convert(value, carrier(target)), target)
@@ -115,7 +115,13 @@ def _compare(operator: Callable[[Expr, Expr], Expr]) -> Operation:
 
 
 def _nonzero(x: Expr) -> Expr:
-    return flag(B.NE(opaque(x), like(x, 0)))
+    return _differ(x, like(x, 0))
+
+
+def _differ(x: Expr, y: Expr) -> Expr:
+    # TVM's != is false for NaN
+    equal = flag(B.EQ(opaque(x), y))
+    return equal ^ like(equal, 1)
 
 
 def _test(operator: Callable[[Expr], Expr]) -> Operation:
@@ -303,7 +309,7 @@ POINTWISE: dict[str, Operation] = {
     "frac": _unary(lambda x: opaque(x) - B.trunc(x)),
     "nan_to_num": Operation(_nan_to_num, 1, cost=3),
     "eq": _compare(B.EQ),
-    "ne": _compare(B.NE),
+    "ne": Operation(_differ, 2, common=True),
     "lt": _compare(lambda x, y: x < y),
     "le": _compare(lambda x, y: x <= y),
     "gt": _compare(lambda x, y: x > y),
