@@ -97,8 +97,6 @@ class Lowering:
         self._write_results()
 
     def _lower(self, node: Node) -> None:
-        if node in self.values:
-            return
         rule = self.rules.get(node.target)
         if rule is None or rule.check(node, self.target) is not None:
             self._call_host(node)

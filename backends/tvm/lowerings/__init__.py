@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..lowering import OpRule
-from . import attention, convolution, linear, pointwise, view_ops
+from . import attention, convolution, data_movement, linear, matmul, pointwise, view_ops
 
 RULES: dict[Any, OpRule] = {
     **view_ops.RULES,
+    **data_movement.RULES,
     **convolution.RULES,
     **linear.RULES,
     **attention.RULES,
+    **matmul.RULES,
     **pointwise.RULES,
 }

@@ -10,6 +10,7 @@ from torch.fx import Node
 from ....target import Target
 from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape
+from ..kernels.depthwise import DepthwiseConv
 from ..lowering import Lowering, OpRule
 from ..views import View
 
@@ -49,7 +50,8 @@ def conv(node: Node, cx: Lowering) -> None:
         groups=groups,
         activation=activation,
     )
-    kernel = DirectConv.choose(shape, cx.target)
+    depthwise = shape.groups == shape.ic == shape.oc
+    kernel = DepthwiseConv.choose(shape, cx.target) if depthwise else DirectConv.choose(shape, cx.target)
     packed = cx.constant(kernel.pack(_four_dims(kernel_weight)))
     offsets = cx.constant_tensor(bias) if bias is not None else torch.zeros(oc)
     operands = [source, packed, cx.constant(offsets) if offsets is not None else cx.view(bias)]

@@ -383,7 +383,8 @@ def _builders() -> dict[Any, Builder]:
         "atan2": [aten.atan2], "hypot": [aten.hypot], "copysign": [aten.copysign],
         "logical_and": [aten.logical_and], "logical_or": [aten.logical_or], "logical_xor": [aten.logical_xor],
         "bitwise_and": [aten.bitwise_and], "bitwise_or": [aten.bitwise_or], "bitwise_xor": [aten.bitwise_xor],
-        "shift_left": [aten.bitwise_left_shift], "shift_right": [aten.bitwise_right_shift],
+        "shift_left": [aten.bitwise_left_shift, aten.__lshift__],
+        "shift_right": [aten.bitwise_right_shift, aten.__rshift__],
         "logaddexp": [aten.logaddexp],
     }.items():  # fmt: skip
         for op in ops:
