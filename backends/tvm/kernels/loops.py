@@ -78,3 +78,46 @@ def blocks(y: Access, start: Expr, count: int, value: Callable[[int], Expr]) -> 
 def work(axes: Sequence[Axis]) -> int:
     """How many times the body of the loops runs."""
     return math.prod(axis.size for axis in axes)
+
+
+def offset_of(position: Sequence[Expr], axes: Sequence[Axis], operand: int, start: Expr | int = 0) -> Expr:
+    """The element offset of an operand at a position of the loops."""
+    return B.bind(sum((i * a.strides[operand] for i, a in zip(position, axes, strict=True)), B.int32(0) + start))
+
+
+@contextmanager
+def vectors(axis: Axis, outer: Sequence[Axis], lanes: int, threads: int) -> Iterator[tuple[int, list[Expr]]]:
+    """Walk `outer` and, innermost, `axis` in vectors; yields the lanes and the offset of each operand.
+
+    A last vector that does not fit is moved back over its neighbour, so elements may be visited twice.
+    """
+    lanes = min(lanes, 1 << (axis.size.bit_length() - 1))
+    with nest([*outer, Axis(-(-axis.size // lanes), ())], threads) as (*where, step):
+        start = step * lanes if axis.size % lanes == 0 else B.min(step * lanes, axis.size - lanes)
+        start = B.bind(start)
+        offsets = [offset_of(where, outer, k, start * stride) for k, stride in enumerate(axis.strides)]
+        yield lanes, offsets
+
+
+def run(count: int, lanes: int, body: Callable[[Expr, int, int], None], unroll: int = 1) -> None:
+    """Cover `count` adjacent elements once: `body(start, lanes, slot)` in a loop, then narrower for what is left.
+
+    `slot` counts 0 to unroll - 1 within an iteration, for separate accumulators.
+    """
+    done = 0
+    while done < count:
+        trips = (count - done) // lanes
+        if unroll > 1 and trips >= unroll:
+            with B.serial(trips // unroll) as i:
+                for slot in range(unroll):
+                    body(B.bind(done + (i * unroll + slot) * lanes), lanes, slot)
+            done += trips // unroll * unroll * lanes
+        elif trips > 1:
+            with B.serial(trips) as i:
+                body(B.bind(done + i * lanes), lanes, 0)
+            done += trips * lanes
+        elif trips:
+            body(B.int32(done), lanes, 0)
+            done += lanes
+        while lanes > max(count - done, 1):
+            lanes //= 2

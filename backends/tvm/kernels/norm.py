@@ -1,0 +1,345 @@
+"""Layer norm, RMS norm, group norm and instance norm. Mean and variance are taken in two passes, which is accurate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvm.tirx.script import builder as B
+
+from ....errors import InvalidInput
+from ....target import Target
+from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
+from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run
+from .reduce import across
+from .vmath import constant, hold, opaque, rsqrt
+
+_UNROLL = 4
+_WORK = 6  # cost of an element in additions
+
+
+@dataclass(frozen=True)
+class LayerNorm(Kernel):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias over the last `trailing` dimensions; float32.
+
+    `rms` leaves out the mean. The trailing dimensions of x and y must be dense; weight and bias are dense.
+    With `residual` a second input, laid out as x, is added to x first. Operands: x, residual?, weight?, bias?, y.
+    Use `layer_norm_kernel` to make one for a target.
+    """
+
+    name: ClassVar[str] = "layer-norm"
+    shape: tuple[int, ...]
+    trailing: int
+    strides: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    eps: float
+    weight: bool
+    bias: bool
+    rms: bool
+    residual: bool
+    lanes: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.trailing <= len(self.shape):
+            raise InvalidInput(f"normalised dimensions must be 1 to {len(self.shape)} many, not {self.trailing}")
+        for strides in (self.strides, self.out_strides):
+            if not _dense(self.shape[-self.trailing :], strides[-self.trailing :]):
+                raise InvalidInput(f"normalised dimensions must be dense, not of strides {strides!r}; copy the view")
+
+    @property
+    def size(self) -> int:
+        """Elements normalised together."""
+        return math.prod(self.shape[-self.trailing :])
+
+    def operands(self) -> tuple[Operand, ...]:
+        names = ["x", *["residual"] * self.residual, *["weight"] * self.weight, *["bias"] * self.bias]
+        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
+
+    def flops(self) -> int:
+        return _WORK * math.prod(self.shape)
+
+    def describe(self) -> str:
+        rows = math.prod(self.shape) // max(self.size, 1)
+        return f"{'rms' if self.rms else 'layer'}-norm {rows}x{self.size}{' +residual' if self.residual else ''}"
+
+    def emit(self, *operands: Access) -> None:
+        given = dict(zip((operand.name for operand in self.operands()), operands, strict=True))
+        x, y, residual = given["x"], given["y"], given.get("residual")
+        if 0 in self.shape:
+            B.evaluate(B.int32(0))
+            return
+        kept = slice(0, len(self.shape) - self.trailing)
+        axes = collapse(self.shape[kept], [self.out_strides[kept], self.strides[kept]])
+        threads = self.threads if self.flops() >= LAUNCH_COST else 1
+        with nest(axes, threads) as where:
+            y_row, x_row = (offset_of(where, axes, k) for k in (0, 1))
+            if residual is None:
+                row, base = x, x_row
+            else:
+                row, base = y, y_row  # the sum is kept where the result will be
+
+            def add_residual(start: Expr, lanes: int) -> Expr:
+                value = x.load(x_row + start, lanes)
+                if residual is not None:
+                    value = hold(value + residual.load(x_row + start, lanes))
+                    y.store(y_row + start, value, lanes)
+                return value
+
+            def load(start: Expr, lanes: int) -> Expr:
+                return row.load(base + start, lanes)
+
+            first = add_residual
+            mean: Expr = None
+            if not self.rms:
+                mean = hold(mean_of(self.size, self.lanes, first))
+                first = load
+
+            def square(start: Expr, lanes: int) -> Expr:
+                value = hold(first(start, lanes) if mean is None else first(start, lanes) - broadcast(mean, lanes))
+                return value * value
+
+            scale = hold(rsqrt(mean_of(self.size, self.lanes, square) + constant(self.eps, "float32")))
+
+            def finish(start: Expr, lanes: int, slot: int) -> None:
+                value = load(start, lanes)
+                if mean is not None:
+                    value = opaque(value) - broadcast(mean, lanes)
+                value = value * broadcast(scale, lanes)
+                if self.weight:
+                    value = value * given["weight"].load(start, lanes)
+                if self.bias:
+                    value = value + given["bias"].load(start, lanes)
+                y.store(y_row + start, value, lanes)
+
+            run(self.size, self.lanes, finish, _UNROLL)
+
+
+def mean_of(count: int, lanes: int, element: Callable[[Expr, int], Expr]) -> Expr:
+    """The mean of `element(start, lanes)` over `count` adjacent elements, as a scalar."""
+    return hold(sum_of(count, lanes, element) * constant(1.0 / count, "float32"))
+
+
+def sum_of(count: int, lanes: int, element: Callable[[Expr, int], Expr]) -> Expr:
+    """The sum of `element(start, lanes)` over `count` adjacent elements, as a scalar."""
+    lanes = min(lanes, 1 << (count.bit_length() - 1))
+    sums, rest = Registers(_UNROLL, lanes), Registers(1, 1)
+    for slot in range(_UNROLL):
+        sums[slot] = constant(0, "float32", lanes)
+    rest[0] = constant(0, "float32")
+
+    def add(start: Expr, width: int, slot: int) -> None:
+        if width == lanes:
+            sums[slot] = sums[slot] + element(start, width)
+        else:
+            rest[0] = rest[0] + across(_add, hold(element(start, width)))
+
+    run(count, lanes, add, _UNROLL)
+    total = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    return hold(rest[0] + across(_add, hold(total)))
+
+
+def _add(x: Expr, y: Expr) -> Expr:
+    return x + y
+
+
+def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+@dataclass(frozen=True)
+class GroupNorm(Kernel):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over each of `groups` groups of channels.
+
+    float32 views in the order [batch, channels, spatial...], whatever their strides: channels-first and channels-last are
+    both fast. groups = channels is instance norm. weight and bias have one entry a channel. Operands: x, weight?,
+    bias?, y. Use `group_norm_kernel` to make one for a target.
+    """
+
+    name: ClassVar[str] = "group-norm"
+    shape: tuple[int, ...]
+    groups: int
+    strides: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    eps: float
+    weight: bool
+    bias: bool
+    lanes: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        if self.shape[1] % self.groups:
+            raise InvalidInput(f"groups must divide the {self.shape[1]} channels, not {self.groups}")
+
+    def operands(self) -> tuple[Operand, ...]:
+        names = ["x", *["weight"] * self.weight, *["bias"] * self.bias]
+        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
+
+    def flops(self) -> int:
+        return _WORK * math.prod(self.shape)
+
+    def describe(self) -> str:
+        return f"group-norm {'x'.join(map(str, self.shape))} in {self.groups} groups"
+
+    def emit(self, *operands: Access) -> None:
+        given = dict(zip((operand.name for operand in self.operands()), operands, strict=True))
+        if 0 in self.shape:
+            B.evaluate(B.int32(0))
+            return
+        threads = self.threads if self.flops() >= LAUNCH_COST else 1
+        channels = self.shape[1]
+        size = channels // self.groups
+        last = self.strides[1] == 1 and self.out_strides[1] == 1 and channels > 1
+        # channels-last: as many whole groups at once as fill some vectors; otherwise a group at a time
+        together = 1
+        while last and together * size < 2 * self.lanes and self.groups % (2 * together) == 0:
+            together *= 2
+        tasks = self.groups // together
+        with nest([Axis(self.shape[0], ()), Axis(tasks, ())], threads) as (n, task):
+            first = B.bind(task * (together * size))
+            y_base = B.bind(n * self.out_strides[0] + first * self.out_strides[1])
+            x_base = B.bind(n * self.strides[0] + first * self.strides[1])
+            emit = self._emit_last if last else self._emit_first
+            emit(given, x_base, y_base, first, together)
+
+    def _affine(
+        self, given: dict[str, Access], channel: Expr, mean: Expr, scale: Expr
+    ) -> tuple[Expr, Expr]:
+        # what a channel is multiplied by and what is added then
+        if self.weight:
+            scale = hold(scale * given["weight"].load(channel))
+        shift = opaque(constant(0, "float32")) - mean * scale
+        if self.bias:
+            shift = given["bias"].load(channel) - mean * scale
+        return scale, hold(shift)
+
+    def _emit_first(
+        self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int
+    ) -> None:
+        # one group; vectors along the innermost run of channel and space
+        x, y, size = given["x"], given["y"], self.shape[1] // self.groups
+        space = collapse(self.shape[2:], [self.out_strides[2:], self.strides[2:]])
+        *outer, row = space
+        channel = Axis(size, (self.out_strides[1], self.strides[1]))
+        count = size * math.prod(self.shape[2:])
+        total = Registers(1, 1)
+
+        def over_group(element: Callable[[Expr, int], Expr]) -> Expr:
+            total[0] = constant(0, "float32")
+            with nest([channel, *outer], 1) as where:
+                base = offset_of(where, [channel, *outer], 1, x_base)
+                stride = row.strides[1]
+                value = sum_of(
+                    row.size, self.lanes, lambda i, lanes: element(x.load(base + i * stride, lanes, stride), lanes)
+                )
+                total[0] = total[0] + value
+            return hold(total[0] * constant(1.0 / count, "float32"))
+
+        mean = over_group(lambda value, lanes: value)
+        variance = over_group(lambda value, lanes: _square(value - broadcast(mean, lanes)))
+        inverse = hold(rsqrt(variance + constant(self.eps, "float32")))
+        with B.serial(size) as c:
+            scale, shift = self._affine(given, first + c, mean, inverse)
+            with nest(outer, 1) as where:
+                y_row = offset_of(where, outer, 0, y_base + c * self.out_strides[1])
+                x_row = offset_of(where, outer, 1, x_base + c * self.strides[1])
+
+                def finish(i: Expr, lanes: int, slot: int) -> None:
+                    value = x.load(x_row + i * row.strides[1], lanes, row.strides[1])
+                    value = value * broadcast(scale, lanes) + broadcast(shift, lanes)
+                    y.store(y_row + i * row.strides[0], value, lanes, row.strides[0])
+
+                run(row.size, self.lanes, finish, _UNROLL)
+
+    def _emit_last(
+        self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int
+    ) -> None:
+        # several groups, their channels side by side; vectors along the channels
+        x, y, size = given["x"], given["y"], self.shape[1] // self.groups
+        width = together * size
+        space = collapse(self.shape[2:], [self.out_strides[2:], self.strides[2:]])
+        count = size * math.prod(self.shape[2:])
+        sums, means, factors = scratch(width), scratch(width), scratch(width)
+
+        def over_groups(element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]) -> None:
+            # sums every channel over space, then every group over its channels; `write(group, mean)` takes the result
+            run(width, self.lanes, lambda c, lanes, slot: sums.store(c, constant(0, "float32", lanes), lanes))
+            with nest(space, 1) as where:
+                base = offset_of(where, space, 1, x_base)
+
+                def add(c: Expr, lanes: int, slot: int) -> None:
+                    value = element(x.load(base + c, lanes), c, lanes)
+                    sums.store(c, sums.load(c, lanes) + value, lanes)
+
+                run(width, self.lanes, add)
+            with B.serial(together) as group:
+                value = sum_of(size, self.lanes, lambda i, lanes: sums.load(group * size + i, lanes))
+                write(group, hold(value * constant(1.0 / count, "float32")))
+
+        def keep_mean(group: Expr, mean: Expr) -> None:
+            run(size, self.lanes, lambda i, n, slot: means.store(group * size + i, broadcast(mean, n), n))
+
+        def keep_affine(group: Expr, variance: Expr) -> None:
+            inverse = hold(rsqrt(variance + constant(self.eps, "float32")))
+            with B.serial(size) as i:
+                c = B.bind(group * size + i)
+                scale, shift = self._affine(given, first + c, hold(means.load(c)), inverse)
+                factors.store(c, scale)
+                means.store(c, shift)
+
+        over_groups(lambda value, c, lanes: value, keep_mean)
+        over_groups(lambda value, c, lanes: _square(value - means.load(c, lanes)), keep_affine)
+        with nest(space, 1) as where:
+            y_row, x_row = offset_of(where, space, 0, y_base), offset_of(where, space, 1, x_base)
+
+            def finish(c: Expr, lanes: int, slot: int) -> None:
+                value = x.load(x_row + c, lanes) * factors.load(c, lanes) + means.load(c, lanes)
+                y.store(y_row + c, value, lanes)
+
+            run(width, self.lanes, finish)
+
+
+def _square(x: Expr) -> Expr:
+    x = hold(x)
+    return x * x
+
+
+def layer_norm_kernel(
+    shape: Sequence[int],
+    trailing: int,
+    strides: Sequence[int],
+    out_strides: Sequence[int],
+    eps: float,
+    target: Target,
+    *,
+    weight: bool = True,
+    bias: bool = True,
+    rms: bool = False,
+    residual: bool = False,
+) -> LayerNorm:
+    """Make a layer norm (or RMS norm) for a target; see LayerNorm for the arguments."""
+    layout = tuple(shape), trailing, tuple(strides), tuple(out_strides)
+    return LayerNorm(*layout, eps, weight, bias, rms, residual, target.vector.lanes, target.cores)
+
+
+def group_norm_kernel(
+    shape: Sequence[int],
+    groups: int,
+    strides: Sequence[int],
+    out_strides: Sequence[int],
+    eps: float,
+    target: Target,
+    *,
+    weight: bool = True,
+    bias: bool = True,
+) -> GroupNorm:
+    """Make a group norm for a target; see GroupNorm for the arguments."""
+    layout = tuple(shape), groups, tuple(strides), tuple(out_strides)
+    return GroupNorm(*layout, eps, weight, bias, target.vector.lanes, target.cores)
