@@ -164,7 +164,7 @@ def _packed(constants: Sequence[Array], offsets: Sequence[int], total: int) -> I
         if offset > end:
             yield bytes(offset - end)
         if constant.nbytes:
-            yield memoryview(np.ascontiguousarray(constant).reshape(-1).view(np.uint8))
+            yield np.ascontiguousarray(constant).reshape(-1).view(np.uint8).data
         end = offset + constant.nbytes
     if total > end:
         yield bytes(total - end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import InvalidInput
 from .structure import TensorSpec
 from .tensor_file import Array, numpy_dtype
 
-_byte_at = ctypes.c_char.from_buffer
+_byte_at: Callable[[Any], Any] = ctypes.c_char.from_buffer
 
 
 def address_of(array: Array) -> int:

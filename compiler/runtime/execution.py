@@ -26,7 +26,7 @@ class _Frame:
         self.arena = aligned_zeros(arena_bytes)
         self._memory = aligned_zeros(8 * (_FIXED_ENTRIES + inputs_and_outputs)).view(np.int64)
         self._memory[:_FIXED_ENTRIES] = (*fixed, address_of(self.arena))
-        self.table = memoryview(self._memory)  # much faster to write to than the array
+        self.table = self._memory.data  # much faster to write to than the array
         self.tensor = tvm_ffi().from_dlpack(self._memory)
 
 

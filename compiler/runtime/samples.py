@@ -34,7 +34,7 @@ class Recipe:
         # raw bits: numpy promises the stream of a bit generator, not that of its distributions
         bits = np.random.PCG64(self.seed).random_raw(count) >> np.uint64(11)
         if dtype.kind in "iub":
-            values = int(self.low) + (bits % np.uint64(int(self.high) - int(self.low) + 1)).astype(np.int64)
+            values: Array = int(self.low) + (bits % np.uint64(int(self.high) - int(self.low) + 1)).astype(np.int64)
         else:
             values = self.low + (self.high - self.low) * (bits * 2.0**-53)
         return values.astype(dtype).reshape(spec.shape)

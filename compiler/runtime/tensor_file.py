@@ -43,9 +43,11 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name != "bfloat16":
         return np.dtype(name)
     try:
-        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        scalar: Any = importlib.import_module("ml_dtypes").bfloat16
     except ImportError as error:
         raise BackendUnavailable("bfloat16 arrays need the package ml_dtypes: pip install ml_dtypes") from error
+    dtype: np.dtype[Any] = np.dtype(scalar)
+    return dtype
 
 
 def numpy_dtype_or_none(name: str) -> np.dtype[Any] | None:
