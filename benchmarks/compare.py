@@ -59,7 +59,10 @@ def differences(old: results.Results, new: results.Results) -> list[str]:
 def table(changes: list[Change]) -> Table:
     """One row a model, one column a peer: old over new, above 1 is faster, marked where it is a real change."""
     peers = list(dict.fromkeys(change.peer for change in changes))
-    view = Table(title="old latency / new latency (above 1: faster now)", caption="coloured: beyond the spread of the rounds")
+    view = Table(
+        title="old latency / new latency (above 1: faster now)",
+        caption="coloured: beyond the spread of the rounds",
+    )
     view.add_column("model")
     for peer in peers:
         view.add_column(peer, justify="right")

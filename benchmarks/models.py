@@ -100,7 +100,7 @@ class SentenceEmbedder(nn.Module):
 
 
 class Prefill(nn.Module):
-    """The first step of text generation: ids [n, tokens] -> the next token's logits and every layer's keys and values."""
+    """The first step of text generation: ids [n, tokens] -> the next token's logits, each layer's keys and values."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def minilm(batch: int = 1, tokens: int = 128) -> tuple[nn.Module, tuple[Tensor, 
 
 
 def _images(n: int, size: int) -> Tensor:
-    """[n, 3, size, size] with most energy at low frequencies, as photographs have; noise alone averages out to nothing."""
+    """[n, 3, size, size], smooth as photographs are: plain noise averages out to nothing in a deep network."""
     coarse = torch.randn(n, 3, 7, 7)
     smooth = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     return smooth + 0.3 * torch.randn(n, 3, size, size)

@@ -31,7 +31,9 @@ def choose(value: str, known: list[str], what: str) -> list[str]:
     names = [name.strip() for name in value.split(",") if name.strip()]
     unknown = sorted(set(names) - set(known))
     if unknown or not names:
-        raise typer.BadParameter(f"{what} must be among {', '.join(known)}, not {', '.join(unknown) or 'empty'}")
+        raise typer.BadParameter(
+            f"{what} must be among {', '.join(known)}, not {', '.join(unknown) or 'empty'}"
+        )
     return names
 
 
@@ -55,7 +57,9 @@ def _in_process(**request: Any) -> dict[str, Any]:
         command = [sys.executable, str(HERE / "worker.py"), str(asked), str(answer)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"measuring {request['name']} ended with status {done.returncode}:\n{done.stderr[-3000:]}")
+            raise RuntimeError(
+                f"measuring {request['name']} ended with status {done.returncode}:\n{done.stderr[-3000:]}"
+            )
         return json.loads(answer.read_text())  # type: ignore[no-any-return]
 
 
@@ -106,9 +110,13 @@ def main(
     dtype: Annotated[str, typer.Option(help="f32")] = "f32",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="bursts of every peer")] = 8,
-    output: Annotated[Path | None, typer.Option(help="the JSON file; a dated name in benchmarks/results if not given")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="the JSON file; a dated name in benchmarks/results if not given")
+    ] = None,
     ours: Annotated[bool, typer.Option(help="measure fxpress as well")] = True,
-    lock: Annotated[Path | None, typer.Option(help="a file to lock while timing, where a machine is shared")] = None,
+    lock: Annotated[
+        Path | None, typer.Option(help="a file to lock while timing, where a machine is shared")
+    ] = None,
 ) -> None:
     """Measure the latency and correctness of fxpress and its peers, interleaved, and write tables, plots and JSON."""
     if dtype != "f32":
@@ -116,7 +124,9 @@ def main(
     asked = choose(peers, list(PEERS), "peers")
     asked = [OURS, *(name for name in asked if name != OURS)] if ours else [n for n in asked if n != OURS]
     suites = SUITES if suite == "all" else choose(suite, list(SUITES), "suite")
-    names = choose(models, list(MODELS), "models") if models else [n for n in MODELS if MODELS[n].suite in suites]
+    names = (
+        choose(models, list(MODELS), "models") if models else [n for n in MODELS if MODELS[n].suite in suites]
+    )
     now = datetime.datetime.now(datetime.UTC)
     path = output or HERE / "results" / f"{now:%Y-%m-%d-%H%M}-{suite}.json"
     found: results.Results = {
@@ -129,7 +139,9 @@ def main(
     }
     console = Console(width=None if sys.stdout.isatty() else 140)
     lost = []
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+    ) as progress:
         for i, name in enumerate(names):
             task = progress.add_task(f"{i + 1}/{len(names)} {name}")
             try:

@@ -24,7 +24,16 @@ from models import MODELS
 from peers import OURS, PEERS, Fxpress, Peer, artifact_sizes
 
 # What a peer raises when it cannot export, compile or run a model: recorded, as it is a result too.
-FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, OSError, ImportError, AssertionError)
+FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OSError,
+    ImportError,
+    AssertionError,
+)
 
 
 def peak_memory() -> int:
@@ -56,7 +65,7 @@ def prepare(peer: Peer, model: Any, threads: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def holding(lock: str | None, operation: int) -> Iterator[None]:
-    """Holds a lock file, if one is given: shared by those who only disturb a measurement, alone by those who measure."""
+    """Holds a lock file, if one is given: shared by work that only disturbs a measurement, alone to measure."""
     if lock is None:
         yield
         return
