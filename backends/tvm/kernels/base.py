@@ -68,6 +68,11 @@ class Access:
             return
         B.buffer_store(self._buffer, value, [where if lanes == 1 else B.ramp(where, stride, lanes)])
 
+    def prefetch(self, index: Expr) -> None:
+        """Ask for the cache line of that element to be brought to L2; harmless outside the operand."""
+        address = B.address_of(self._buffer[self._base + index])
+        B.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, B.int32(0), B.int32(2), B.int32(1)))
+
     def shifted(self, offset: Expr) -> Access:
         """The same memory seen from `offset` elements further on."""
         return Access(self._buffer, B.bind(self._base + offset), self.dtype)

@@ -26,6 +26,7 @@ def accumulate(
     depth: int | Expr,
     left: Callable[[int, Expr], Expr],
     right: Callable[[int, Expr], Expr],
+    meanwhile: Callable[[Expr], None] | None = None,
 ) -> None:
     """Add the sum over `k < depth` of `left(i, k) * right(j, k)` to slot `i * vectors + j` of `tile`.
 
@@ -43,6 +44,8 @@ def accumulate(
     whole = depth // _UNROLL
     if not isinstance(depth, int) or whole > 2:
         with B.serial(whole) as block:
+            if meanwhile is not None:
+                meanwhile(block)
             for u in range(_UNROLL):
                 step(B.bind(block * _UNROLL + u))
         rest = whole * _UNROLL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,6 +60,7 @@ class Linear(Kernel):
     tile_vectors: int
     order: str = "nm"
     block: int
+    prefetch: bool = False
 
     @property
     def width(self) -> int:
@@ -103,6 +105,20 @@ class Linear(Kernel):
 
         part(first // self.block, tiles, self.block, run)
 
+    def _prefetch(self, weight: Access, tile: Expr) -> Callable[[Expr], None] | None:
+        """While a panel is used, bring the next one to L2: its share of the panel during each row tile."""
+        tiles = self.outer * -(-self.inner // self.tile_rows)
+        if not self.prefetch:
+            return None
+        panel = self.k * self.width
+        per_step = -(-panel // (16 * tiles * (self.k // 4)))
+
+        def lines(step: Expr) -> None:
+            for line in range(per_step):
+                weight.prefetch(panel + ((tile * (self.k // 4) + step) * per_step + line) * 16)
+
+        return lines
+
     def _tile(
         self, operands: tuple[Access, ...], panel: Expr, columns: int, outer: Expr, row: Expr, rows: int
     ) -> None:
@@ -129,6 +145,7 @@ class Linear(Kernel):
             self.k,
             lambda i, k: x.load(i * self.x.inner + k),
             lambda j, k: weight.load(k * self.width + j * lanes, lanes),
+            self._prefetch(weight, B.bind(outer * -(-self.inner // self.tile_rows) + row // self.tile_rows)),
         )
         y = at("y", self.y).shifted(column)
         residual = at("residual", self.residual).shifted(column) if self.residual else None
