@@ -86,8 +86,10 @@ def offset_of(position: Sequence[Expr], axes: Sequence[Axis], operand: int, star
 
 
 @contextmanager
-def vectors(axis: Axis, outer: Sequence[Axis], lanes: int, threads: int) -> Iterator[tuple[int, list[Expr]]]:
-    """Walk `outer` and, innermost, `axis` in vectors; yields the lanes and the offset of each operand.
+def vectors(
+    axis: Axis, outer: Sequence[Axis], lanes: int, threads: int
+) -> Iterator[tuple[int, list[Expr], list[Expr]]]:
+    """Walk `outer` and, innermost, `axis` in vectors; yields the lanes, each operand's offset, the outer indices.
 
     A last vector that does not fit is moved back over its neighbour, so elements may be visited twice.
     """
@@ -96,7 +98,7 @@ def vectors(axis: Axis, outer: Sequence[Axis], lanes: int, threads: int) -> Iter
         start = step * lanes if axis.size % lanes == 0 else B.min(step * lanes, axis.size - lanes)
         start = B.bind(start)
         offsets = [offset_of(where, outer, k, start * stride) for k, stride in enumerate(axis.strides)]
-        yield lanes, offsets
+        yield lanes, offsets, where
 
 
 def run(count: int, lanes: int, body: Callable[[Expr, int, int], None], unroll: int = 1) -> None:

@@ -66,7 +66,7 @@ class Softmax(Kernel):
                 self._emit_row(x, y, x_row, y_row, along)
             return
         *outer, row = axes
-        with vectors(row, outer, self.lanes, threads) as (lanes, (y_row, x_row)):
+        with vectors(row, outer, self.lanes, threads) as (lanes, (y_row, x_row), _):
             self._emit_columns(x, y, x_row, y_row, along, lanes, row)
 
     def _emit_row(self, x: Access, y: Access, x_row: Expr, y_row: Expr, along: Axis) -> None:

@@ -1,0 +1,184 @@
+"""Max and average pooling over any number of spatial dimensions, sliding or adaptive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from typing import ClassVar
+
+from tvm import tirx
+from tvm.tirx.script import builder as B
+
+from ....errors import InvalidInput
+from ....target import Target
+from . import vmath
+from .base import Access, Expr, Kernel, Operand, Registers
+from .loops import LAUNCH_COST, Axis, vectors
+from .vmath import constant, hold
+
+_UNROLLED_TAPS = 16  # windows up to this size are unrolled where they lie inside the image
+
+
+@dataclass(frozen=True)
+class Window:
+    """How one spatial dimension is pooled; `padding` is what lies before, and after unless ceil_mode adds more."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class Pool(Kernel):
+    """Pool a float32 view in the order [batch, channels, spatial...], whatever its strides; vectors run over channels.
+
+    `op` is "max" or "avg". `windows` has one entry a spatial dimension, or is empty for adaptive pooling. The size of
+    the output says whether ceil_mode was on. For averages `count_include_pad` and `divisor` (0: none) are
+    PyTorch's. NaN wins a maximum. Use `pool_kernel` to make one for a target.
+    """
+
+    name: ClassVar[str] = "pool"
+    op: str
+    shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    windows: tuple[Window, ...]
+    strides: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    count_include_pad: bool
+    divisor: int
+    lanes: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        if self.op not in ("max", "avg"):
+            raise InvalidInput(f"pooling must be one of ['avg', 'max'], not {self.op!r}")
+        if self.windows and len(self.windows) != len(self.shape) - 2:
+            raise InvalidInput(f"pooling windows must be {len(self.shape) - 2} many, not {len(self.windows)}")
+
+    def operands(self) -> tuple[Operand, ...]:
+        return Operand("x", "float32"), Operand("y", "float32", write=True)
+
+    def flops(self) -> int:
+        if self.windows:
+            return math.prod(self.out_shape) * math.prod(w.kernel for w in self.windows)
+        return math.prod(self.shape)
+
+    def describe(self) -> str:
+        size = "x".join(str(w.kernel) for w in self.windows) or "adaptive"
+        return f"{self.op}-pool {size} {'x'.join(map(str, self.shape))} -> {'x'.join(map(str, self.out_shape))}"
+
+    def emit(self, x: Access, y: Access) -> None:
+        if 0 in self.out_shape:
+            B.evaluate(B.int32(0))
+            return
+        channels = Axis(self.shape[1], (self.out_strides[1], self.strides[1]))
+        outer = [Axis(self.shape[0], (self.out_strides[0], self.strides[0]))]
+        outer += [Axis(n, (s, 0)) for n, s in zip(self.out_shape[2:], self.out_strides[2:], strict=True)]
+        threads = self.threads if self.flops() >= LAUNCH_COST else 1
+        with vectors(channels, outer, self.lanes, threads) as (lanes, offsets, where):
+            y_at, x_at = offsets
+            result = self._emit_window(x, x_at, where[1:], lanes)
+            y.store(y_at, result, lanes, self.out_strides[1])
+
+    def _emit_window(self, x: Access, x_at: Expr, where: Sequence[Expr], lanes: int) -> Expr:
+        ranges = [self._range(d, index) for d, index in enumerate(where)]
+        accumulator = Registers(1, lanes)
+        start = constant(-math.inf if self.op == "max" else 0.0, "float32", lanes)
+
+        def take(at: Expr) -> None:
+            value = x.load(at, lanes, self.strides[1])
+            held = accumulator[0]
+            accumulator[0] = vmath.maximum(hold(value), held) if self.op == "max" else held + value
+
+        def inside() -> None:
+            accumulator[0] = start
+            origin = sum((r.origin * s for r, s in zip(ranges, self.strides[2:], strict=True)), x_at)
+            origin = B.bind(origin)
+            for taps in product(*(range(w.kernel) for w in self.windows)):
+                steps = zip(taps, self.windows, self.strides[2:], strict=True)
+                take(origin + sum(tap * w.dilation * s for tap, w, s in steps))
+
+        def clipped() -> None:
+            accumulator[0] = start
+            with ExitStack() as stack:
+                at = x_at
+                for r, s in zip(ranges, self.strides[2:], strict=True):
+                    tap = stack.enter_context(B.serial(B.max(r.end - r.begin, 0)))
+                    at = at + (r.origin + (r.begin + tap) * r.dilation) * s
+                take(B.bind(at))
+
+        if self.windows and math.prod(w.kernel for w in self.windows) <= _UNROLLED_TAPS:
+            whole = [tirx.all(r.begin <= 0, r.end >= w.kernel) for r, w in zip(ranges, self.windows, strict=True)]
+            _choose(tirx.all(*whole), inside, clipped)
+        else:
+            clipped()
+        if self.op == "max":
+            return accumulator[0]
+        count = B.int32(self.divisor)
+        if not self.divisor:
+            counts = [r.padded if self.count_include_pad else B.max(r.end - r.begin, 0) for r in ranges]
+            count = math.prod(counts[1:], start=counts[0]) if counts else B.int32(1)
+        return accumulator[0] / vmath.broadcast(B.cast(count, "float32"), lanes)
+
+    def _range(self, d: int, index: Expr) -> _Range:
+        size, out = self.shape[d + 2], self.out_shape[d + 2]
+        if not self.windows:
+            origin = B.bind(index * size // out)
+            end = B.bind(((index + 1) * size + (out - 1)) // out - origin)
+            return _Range(origin, B.int32(0), end, 1, end)
+        w = self.windows[d]
+        origin = B.bind(index * w.stride - w.padding)
+        begin = B.bind(B.max(0, (w.dilation - 1 - origin) // w.dilation)) if w.padding else B.int32(0)
+        end = B.bind(B.min(w.kernel, (size - 1 - origin) // w.dilation + 1))
+        padded = B.bind(B.min(w.kernel, size + w.padding - origin))
+        return _Range(origin, begin, end, w.dilation, padded)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Which taps of a window lie in the image: begin to end - 1, at origin + tap * dilation."""
+
+    origin: Expr
+    begin: Expr
+    end: Expr
+    dilation: int
+    padded: Expr  # taps in the image or its declared padding
+
+
+def _choose(condition: Expr, yes: Callable[[], None], no: Callable[[], None]) -> None:
+    with B.If(condition):
+        with B.Then():
+            yes()
+        with B.Else():
+            no()
+
+
+def pool_kernel(
+    op: str,
+    shape: Sequence[int],
+    out_spatial: Sequence[int],
+    windows: Sequence[Window],
+    strides: Sequence[int],
+    out_strides: Sequence[int],
+    target: Target,
+    *,
+    count_include_pad: bool = True,
+    divisor: int = 0,
+) -> Pool:
+    """Make a pooling for a target; no windows means adaptive pooling. See Pool for the arguments."""
+    return Pool(
+        op,
+        tuple(shape),
+        (*shape[:2], *out_spatial),
+        tuple(windows),
+        tuple(strides),
+        tuple(out_strides),
+        count_include_pad,
+        divisor,
+        target.vector.lanes,
+        target.cores,
+    )
