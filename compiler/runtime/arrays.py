@@ -113,6 +113,6 @@ def torch_outputs(specs: tuple[TensorSpec, ...], addresses: list[int]) -> list[A
 
 def like(example: Any, output: Any) -> Any:
     """`output` as an array of the library that `example` is from, where that library can take it over."""
-    if is_torch(output) or isinstance(example, np.generic) or not hasattr(example, "__array_namespace__"):
+    if is_torch(output) or isinstance(example, np.ndarray | np.generic) or not hasattr(example, "__array_namespace__"):
         return output
     return example.__array_namespace__().from_dlpack(output)

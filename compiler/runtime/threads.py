@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
+from typing import Any
 
 from ..errors import InvalidInput
 from ..target import physical_cores
@@ -31,17 +33,32 @@ def use_threads(count: int) -> int:
     """Let calls made from this thread use `count` threads; return how many they will use.
 
     TVM fixes the size of a pool when the thread first needs it, and this function makes it as large as the machine.
-    A pool that TVM's compiler made before in the same thread may be smaller and then stays so.
+    A pool that other users of TVM made before in the same thread may be smaller and then stays so, and after a fork
+    the thread that forked works alone.
     """
-    if setting.used == count:
-        return min(count, setting.size)
-    set_limit = runtime_library()._ZN3tvm7runtime9threading17SetMaxConcurrencyEi
-    set_limit.argtypes, set_limit.restype = [ctypes.c_int], None
-    ffi = tvm_ffi()
-    if not setting.used:
-        set_limit(max(count, physical_cores()))
-        setting.size = ffi.get_global_func("runtime.NumThreads")()  # creates the pool
-    ffi.get_global_func("runtime.config_threadpool")(1, count)
-    set_limit(count)  # config_threadpool forgets it; with a limit of 1, loops run in the caller
-    setting.used = count
+    if setting.used != count:
+        set_limit, ffi = _set_limit(), tvm_ffi()
+        if not setting.used:
+            set_limit(max(count, physical_cores()))
+            setting.size = ffi.get_global_func("runtime.NumThreads")()  # creates the pool
+        if setting.size > 1:
+            ffi.get_global_func("runtime.config_threadpool")(1, count)
+        set_limit(min(count, setting.size))  # config_threadpool forgets it; at 1, loops run in the calling thread
+        setting.used = count
     return min(count, setting.size)
+
+
+def _set_limit() -> Any:
+    function = runtime_library()._ZN3tvm7runtime9threading17SetMaxConcurrencyEi  # of the calling thread
+    function.argtypes, function.restype = [ctypes.c_int], None
+    return function
+
+
+def _after_fork() -> None:
+    """A forked process has the pool without its threads: work must not wait for them."""
+    if setting.used:
+        setting.size = 1
+        _set_limit()(1)
+
+
+os.register_at_fork(after_in_child=_after_fork)

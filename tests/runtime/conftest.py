@@ -76,8 +76,16 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def toy_library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return _toy_library(tmp_path_factory, AddScaled(64))
+
+
+@pytest.fixture(scope="session")
+def parallel_library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return _toy_library(tmp_path_factory, AddScaled(64, tasks=4))
+
+
+def _toy_library(tmp_path_factory: pytest.TempPathFactory, kernel: AddScaled) -> bytes:
     """prepare: derived = 2w + w.  run: arena = 2x + derived; output = 2 arena + w."""
-    kernel = AddScaled(64)
     prepare = [Call(kernel, ((0, 0), (0, 0), (1, 0)))]
     calls = [Call(kernel, ((1, 0), (3, 0), (2, 0))), Call(kernel, ((0, 0), (2, 0), (4, 0)))]
     return library(tmp_path_factory.mktemp("library"), calls, prepare, 5)
@@ -98,17 +106,17 @@ class Toy:
 
 
 @pytest.fixture
-def write_toy(tmp_path: Path, toy_library: bytes) -> Callable[..., Toy]:
+def write_toy(tmp_path: Path, toy_library: bytes, parallel_library: bytes) -> Callable[..., Toy]:
     """Write the toy artifact, its manifest with changes."""
 
-    def write(name: str = "toy.fxp", bundle_runtime: bool = False, **changes: Any) -> Toy:
+    def write(name: str = "toy.fxp", bundle_runtime: bool = False, parallel: bool = False, **changes: Any) -> Toy:
         weight = np.random.default_rng(5).standard_normal(SHAPE, dtype=np.float32)
         toy = Toy(tmp_path / name, weight)
         x = toy.inputs(1)
         write_artifact(
             toy.path,
             manifest(**changes),
-            toy_library,
+            parallel_library if parallel else toy_library,
             [weight],
             Samples.of([x], [toy.expected(x)]),
             {"passes": []},

@@ -170,6 +170,28 @@ def test_num_threads(toy) -> None:
         fxpress.runtime.load(toy.path, verify="no")
 
 
+def test_thread_counts_give_the_same_results(write_toy) -> None:
+    toy = write_toy(parallel=True)
+    x = toy.inputs()
+    for count in (1, 2, 3, 1):
+        np.testing.assert_allclose(fxpress.runtime.load(toy.path, num_threads=count)(x), toy.expected(x), rtol=1e-5)
+
+
+def test_forked_processes_work(write_toy) -> None:
+    code = (
+        "import os, sys, fxpress.runtime\n"
+        "artifact = fxpress.runtime.load(sys.argv[1], num_threads=2)\n"
+        "artifact.self_test()\n"
+        "if os.fork() == 0:\n"
+        "    artifact.self_test()\n"
+        "    fxpress.runtime.load(sys.argv[1], num_threads=3).self_test()\n"
+        "    os._exit(0)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    )
+    result = run_python(code, write_toy(parallel=True).path)
+    assert result.stdout == "0\n", result.stderr
+
+
 def test_self_test(toy, write_toy) -> None:
     result = fxpress.runtime.load(toy.path, verify="full").self_test()
     assert result.passed
@@ -245,7 +267,9 @@ print(sorted({"torch", "tvm"} & sys.modules.keys()), "libtvm_compiler" in open("
 
 
 def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=100
+    )
 
 
 def test_runs_without_torch_and_without_the_compiler(toy) -> None:
