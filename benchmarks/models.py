@@ -53,7 +53,7 @@ def settle(module: nn.Module, *args: Tensor, branch_end: str | None = None) -> n
             norm.bias.normal_(0, 0.1)
     for name, norm in module.named_modules():
         if branch_end is not None and name.endswith(branch_end):
-            norm.weight.mul_(0.25)  # type: ignore[union-attr, operator]
+            norm.weight.mul_(0.25)
     for name, parameter in module.named_parameters():
         if "layer_scale" in name:
             parameter.uniform_(0.3, 0.6)

@@ -145,6 +145,7 @@ class Inductor(Eager):
 class _OfOnnx:
     """A peer that reads ONNX files, and takes the one that it runs quickest."""
 
+    package: str
     _best: Candidate
 
     def available(self) -> str | None:
@@ -154,9 +155,6 @@ class _OfOnnx:
         inputs = [aligned(leaf) for leaf in tree_leaves((args, kwargs))]
         files = onnx_files(module, args, kwargs)
         self._best = fastest([self._candidate(path, inputs, threads) for path in files])
-        self.call = self._best.call
-
-    package: str
 
     def _candidate(self, path: Path, inputs: list[Any], threads: int) -> Candidate:
         raise NotImplementedError

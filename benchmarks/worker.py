@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fxpress.errors import CompilerError
 from judge import judge, reference
 from measure import interleave
 from models import MODELS
 from peers import OURS, PEERS, Fxpress, Peer, artifact_sizes
+
+Inputs = tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]
 
 # What a peer raises when it cannot export, compile or run a model: recorded, as it is a result too.
 FAILURES = (
@@ -33,6 +36,7 @@ FAILURES = (
     OSError,
     ImportError,
     AssertionError,
+    CompilerError,
 )
 
 
@@ -42,14 +46,15 @@ def peak_memory() -> int:
     return sum(resource.getrusage(scope).ru_maxrss * 1024 for scope in scopes)
 
 
-def prepare(peer: Peer, model: Any, threads: int) -> dict[str, Any]:
+def prepare(peer: Peer, model: Inputs, threads: int) -> dict[str, Any]:
     """Makes the peer ready; what that took, or why it failed."""
     reason = peer.available()
     if reason is not None:
         return {"failed": reason}
     start = time.perf_counter()
     try:
-        peer.prepare(*model, threads)
+        module, args, kwargs = model
+        peer.prepare(module, args, kwargs, threads)
         peer.call()
     except FAILURES as error:
         return {"failed": f"{type(error).__name__}: {str(error).strip()[:400]}"}
