@@ -65,7 +65,7 @@ def _png(found: results.Results, path: Path) -> None:
     axes.set_xlim(0, LONGEST * 1.08)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(_title(found), fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=len(rows))
     figure.savefig(path, dpi=150)
 
 
