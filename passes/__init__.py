@@ -20,8 +20,10 @@ PASSES: dict[str, str] = {
     "fold-constants": "fxpress.passes.canonicalize.fold_constants:FoldConstants",
     "fold-scale-before": "fxpress.passes.fusion.fold_affine:fold_scale_before",
     "fuse-epilogue": "fxpress.passes.fusion.fuse_epilogue:FuseEpilogue",
+    "group-heads": "fxpress.passes.fusion.simplify_attention:group_heads",
     "inline-scalar-constant": "fxpress.passes.canonicalize.simplify_arithmetic:inline_scalar_constant",
     "merge-duplicates": "fxpress.passes.canonicalize.merge_duplicates:MergeDuplicates",
+    "merge-qkv": "fxpress.passes.fusion.merge_linears:merge_qkv",
     "multiply-by-minus-one": "fxpress.passes.canonicalize.simplify_arithmetic:multiply_by_minus_one",
     "normalize-clamp": "fxpress.passes.canonicalize.simplify_arithmetic:normalize_clamp",
     "normalize-conv": "fxpress.passes.canonicalize.normalize_conv:normalize_conv",
@@ -35,10 +37,12 @@ PASSES: dict[str, str] = {
     "pad-into-conv": "fxpress.passes.fusion.pad_into_conv:pad_into_conv",
     "pad-into-max-pool": "fxpress.passes.fusion.pad_into_conv:pad_into_max_pool",
     "recognize-activation": "fxpress.passes.canonicalize.recognize_activation:recognize_activation",
+    "recognize-attention": "fxpress.passes.fusion.recognize_attention:recognize_attention",
     "recognize-layer-norm": "fxpress.passes.canonicalize.recognize_norm:recognize_layer_norm",
     "recognize-rms-norm": "fxpress.passes.canonicalize.recognize_norm:recognize_rms_norm",
     "recognize-sigmoid": "fxpress.passes.canonicalize.recognize_activation:recognize_sigmoid",
     "recognize-softmax": "fxpress.passes.canonicalize.recognize_softmax:recognize_softmax",
+    "simplify-mask": "fxpress.passes.fusion.simplify_attention:simplify_mask",
     "unflatten-linear": "fxpress.passes.canonicalize.normalize_linear:unflatten_linear",
 }
 

@@ -49,6 +49,9 @@ VIEWS = (
 )
 """At most one reshape or permute where there were several."""
 
+ATTENTION = ("recognize-attention", "fold-constants", "simplify-mask", "group-heads", "merge-qkv")
+"""Attention as one op, its layers merged. Before epilogues are fused: a layer with one is not merged."""
+
 FUSE = (
     "fold-batch-norm",
     "fold-affine",
@@ -60,11 +63,17 @@ FUSE = (
 )
 """More work a kernel."""
 
+LAYOUT = ("assign-layouts", "compose-permutes", "compose-reshapes")
+"""Channels last where kernels want it, and the views this leaves in a row as one."""
+
 CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")
 """What the passes before leave behind."""
 
 
 def default(level: int = 2) -> str:
     """What `fxpress.compile` runs. Level 0 changes nothing, 1 canonicalizes, 2 also fuses and assigns layouts."""
-    stages = (SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *([FUSE] if level >= 2 else []), CLEAN) if level else ()
+    if level == 0:
+        return ""
+    fusing = (ATTENTION, FUSE, LAYOUT) if level >= 2 else ()
+    stages = (SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *fusing, CLEAN)
     return ",".join(name for stage in stages for name in stage)
