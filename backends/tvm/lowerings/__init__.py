@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from ..lowering import OpRule
-from . import attention, convolution, data_movement, linear, matmul, pointwise, view_ops
+from . import (
+    attention,
+    convolution,
+    data_movement,
+    linear,
+    matmul,
+    normalization,
+    pointwise,
+    pooling,
+    recurrent,
+    reduction,
+    view_ops,
+)
 
 RULES: dict[Any, OpRule] = {
     **view_ops.RULES,
@@ -13,6 +25,10 @@ RULES: dict[Any, OpRule] = {
     **convolution.RULES,
     **linear.RULES,
     **attention.RULES,
+    **pooling.RULES,
+    **recurrent.RULES,
+    **normalization.RULES,
+    **reduction.RULES,
     **matmul.RULES,
     **pointwise.RULES,
 }
