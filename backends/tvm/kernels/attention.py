@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
-from .gemm import accumulate, best_rows, counts, part, rows_cycles, tiles, zeros
+from .gemm import accumulate, best_rows, counts, part, rows_cycles, tasks, tiles, zeros
 
 _LOWEST = -3.4028234663852886e38
 
@@ -89,7 +89,7 @@ class Attention(Kernel):
         q, k, v, *mask, y = operands
         width = self.lanes * self.query_vectors
         blocks = -(-self.queries // width)
-        with B.parallel(self.batch * self.heads * blocks) as task:
+        with tasks(self.batch * self.heads * blocks, self.flops()) as task:
             block, head = B.bind(task % blocks), B.bind(task // blocks % self.heads)
             batch = B.bind(task // (blocks * self.heads))
             kv_head = B.bind(head // (self.heads // self.kv_heads))

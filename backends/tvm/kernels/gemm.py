@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tvm.tirx.script import builder as B
 
@@ -79,9 +80,21 @@ def tiles(total: int, size: int, body: Callable[[Expr, int], None], limit: Expr 
             body(B.int32(whole * size), tail)
 
 
+_PARALLEL_FLOPS = 60_000  # less work than this is done sooner than other cores are woken
+
+
+def tasks(count: int, flops: int) -> Any:
+    """The loop over independent tasks: parallel when all their `flops` together are worth waking the other cores."""
+    return B.parallel(count) if count > 1 and flops >= _PARALLEL_FLOPS else B.serial(count)
+
+
 def tile_cycles(rows: int, vectors: int) -> float:
-    """Cycles for one depth step of a register tile: two multiply-adds and two loads a cycle, latency of four."""
-    return max(rows * vectors / 2, 4.0, (rows + vectors) / 2)
+    """Cycles for one depth step of a register tile on a core with two multiply-add and two load ports.
+
+    The multiply-adds, their latency of four, or the loads (which never pair perfectly) bound it; on top, bringing the
+    weights from L2 costs about half a cycle a vector.
+    """
+    return max(rows * vectors / 2, 4.0, 1.25 * (rows + vectors) / 2) + vectors / 2
 
 
 def fits(rows: int, vectors: int, registers: int) -> bool:

@@ -11,7 +11,7 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
-from .gemm import accumulate, counts, part
+from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tasks
 from .vmath import activate
 
 
@@ -84,7 +84,7 @@ class Linear(Kernel):
     def emit(self, *operands: Access) -> None:
         panels, tiles = -(-self.n // self.width), self.outer * -(-self.inner // self.tile_rows)
         blocks = -(-tiles // self.block)
-        with B.parallel(panels * blocks) as task:
+        with tasks(panels * blocks, self.flops()) as task:
             panel, first = (task // blocks, task % blocks) if self.order == "nm" else (task % panels, task // panels)
             panel, first = B.bind(panel), B.bind(first * self.block)
             part(panel, self.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles))
@@ -176,14 +176,51 @@ class Linear(Kernel):
 
         Rows are dense where not given.
         """
-        inner = m // outer
-        lanes = target.vector.lanes
+        inner, lanes, registers = m // outer, target.vector.lanes, target.vector.registers
+        x, y = x or Rows(inner * k, k), y or Rows(inner * n, n)
+        # Rows a multiple of 4 KiB apart share one set of L1, which has eight ways or little more.
+        most = 8 if 4 * x.inner % 4096 == 0 else inner
+
+        def height(vectors: int) -> int:
+            return min(best_rows(inner, vectors, registers), most)
+
+        def cycles(vectors: int) -> float:
+            panels = -(-n // (vectors * lanes))
+            shares = panels if inner * outer > 2 * height(vectors) else -(-panels // target.cores) * target.cores
+            return shares * rows_cycles(inner, height(vectors), vectors)
+
+        vectors = min((v for v in range(1, 17) if fits(1, v, registers)), key=cycles)
+        rows = height(vectors)
+        tiles = outer * -(-inner // rows)
+        order, blocks = _blocks(m, n, k, -(-n // (vectors * lanes)), tiles, target)
         return cls(
-            outer=outer, inner=inner, n=n, k=k,
-            x=x or Rows(inner * k, k), y=y or Rows(inner * n, n), residual=residual, bias=bias, activation=activation,
-            lanes=lanes, tile_rows=min(inner, 12 if lanes == 16 else 6), tile_vectors=2, order="nm",
-            block=outer * -(-inner // min(inner, 12 if lanes == 16 else 6)),
+            outer=outer,
+            inner=inner,
+            n=n,
+            k=k,
+            x=x,
+            y=y,
+            residual=residual,
+            bias=bias,
+            activation=activation,
+            lanes=lanes,
+            tile_rows=rows,
+            tile_vectors=vectors,
+            order=order,
+            block=-(-tiles // blocks),
         )
+
+
+def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: Target) -> tuple[str, int]:
+    """The loop order, and into how many blocks the rows are cut."""
+    x, weight = 4 * m * k, 4 * n * k
+    if weight > x and x <= target.l2 // 2:
+        level = panels % target.cores == 0 or panels >= 12 * target.cores
+        return "nm", 1 if level else min(tiles, target.cores)
+    # Weights that fit in L2 leave room for a small block of x; the others are streamed, the more rarely the better.
+    room = target.l2 // 8 if weight <= target.l2 // 2 else target.l2 // 3
+    blocks = -(-(-(-x // room)) // target.cores) * target.cores
+    return "mn", min(tiles, blocks)
 
 
 def _activate(name: str, value: Expr, lanes: int) -> Expr:

@@ -10,7 +10,7 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, broadcast, scratch
-from .gemm import accumulate, best_rows, counts, fits, rows_cycles, tiles, zeros
+from .gemm import accumulate, best_rows, counts, fits, rows_cycles, tasks, tiles, zeros
 from .gemm import part as cut
 
 
@@ -61,7 +61,7 @@ class MatMul(Kernel):
         a, b, y = operands
         blocks = -(-self.n // self.block)
         rows = -(-self.m // self.row_blocks)
-        with B.parallel(math.prod(self.batch) * blocks * self.row_blocks) as task:
+        with tasks(math.prod(self.batch) * blocks * self.row_blocks, self.flops()) as task:
             part, block = B.bind(task % self.row_blocks), B.bind(task // self.row_blocks % blocks)
             matrix = B.bind(task // (self.row_blocks * blocks))
             a, b, y = (
@@ -185,12 +185,12 @@ class MatMul(Kernel):
         panels = -(-n // width)
         matrices = math.prod(batch)
         # Enough tasks to keep the cores level, but no more of b in one task than half of L2.
-        tasks = 1 if matrices % target.cores == 0 or matrices >= 8 * target.cores else 2 * target.cores
+        wanted = 1 if matrices % target.cores == 0 or matrices >= 8 * target.cores else 2 * target.cores
         most = max(1, target.l2 // 2 // (4 * k * width))
-        block = min(-(-panels // tasks), most) * width
+        block = min(-(-panels // wanted), most) * width
         row_blocks = 1
-        if -(-n // block) * matrices < tasks:
-            row_blocks = max(1, min(tasks, m // (2 * tile_rows)))
+        if -(-n // block) * matrices < wanted:
+            row_blocks = max(1, min(wanted, m // (2 * tile_rows)))
         row_blocks = -(-m // -(-m // row_blocks))
         return cls(
             batch=batch,

@@ -16,7 +16,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
-from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tiles
+from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tasks, tiles
 from .linear import pack
 
 GATES = {"gru": 3, "lstm": 4}  # in PyTorch's order: reset, update, new; input, forget, cell, output
@@ -98,7 +98,7 @@ class Recurrent(Kernel):
                 self._walk(named, state.shifted(direction * (3 * self.batch * self.hidden)), direction, 0, self.batch)
             return
         blocks = -(-self.batch // self.tile_rows)
-        with B.parallel(self.directions * blocks) as task:
+        with tasks(self.directions * blocks, self.flops()) as task:
             state = scratch(3 * self.tile_rows * self.hidden)
             direction, block = B.bind(task // blocks), B.bind(task % blocks)
             first = B.bind(block * self.tile_rows)

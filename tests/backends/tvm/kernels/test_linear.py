@@ -1,0 +1,115 @@
+"""Linear layers against torch in float64: any shape, strided rows, residual, activation, both loop orders."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fxpress.backends.tvm.kernels.harness import CompiledKernel
+from fxpress.backends.tvm.kernels.linear import Linear, Rows, pack
+from fxpress.target import Target
+
+TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
+ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "gelu": torch.nn.functional.gelu}
+SIZES = st.sampled_from([1, 2, 5, 16, 17, 31, 53, 64, 97])
+
+
+def check(
+    target: Target,
+    shape: tuple[int, int],
+    n: int,
+    k: int,
+    bias: bool = True,
+    residual: bool = False,
+    activation: str = "none",
+    **changes: Any,
+) -> None:
+    outer, inner = shape
+    x_rows, y_rows = Rows((k + 3) * inner + 5, k + 3), Rows((n + 2) * inner + 1, n + 2)
+    kernel = Linear.choose(
+        outer * inner, n, k, target=target, outer=outer, x=x_rows, y=y_rows,
+        residual=Rows(7, outer * 7) if residual else None, bias=bias, activation=activation,
+    )  # fmt: skip
+    kernel = dataclasses.replace(kernel, **changes)
+    x_memory, y_memory = torch.full((outer * x_rows.outer,), torch.nan), torch.full((outer * y_rows.outer,), -7.0)
+    x = torch.as_strided(x_memory, (outer, inner, k), (x_rows.outer, x_rows.inner, 1))
+    y = torch.as_strided(y_memory, (outer, inner, n), (y_rows.outer, y_rows.inner, 1))
+    x.copy_(torch.randn(x.shape))
+    weight, b = torch.randn(n, k), torch.randn(n)
+    residual_memory = torch.randn(7 * outer * inner + n)
+    r = torch.as_strided(residual_memory, (outer, inner, n), (7, outer * 7, 1))
+    arrays = [x_memory, kernel.pack(weight), *([b] * bias), *([residual_memory] * residual), y_memory]
+    CompiledKernel(kernel, target)(*(array.numpy() for array in arrays))
+
+    def reference(dtype: torch.dtype) -> torch.Tensor:
+        total = x.to(dtype) @ weight.to(dtype).T + bias * b.to(dtype)
+        return ACTIVATIONS[activation](total + r.to(dtype) if residual else total)
+
+    exact = reference(torch.float64)
+    norm = exact.norm().clamp(min=1e-30)
+    allowed = max(2 * float((reference(torch.float32) - exact).norm() / norm), 4 * np.finfo(np.float32).eps)
+    assert (y - exact).norm() / norm <= allowed
+    y.fill_(-7.0)
+    assert (y_memory == -7.0).all(), "wrote outside of y"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_any_shape(data: Any) -> None:
+    check(
+        data.draw(st.sampled_from(TARGETS)),
+        (data.draw(st.sampled_from([1, 1, 2, 3])), data.draw(SIZES)),
+        data.draw(SIZES),
+        data.draw(SIZES),
+        data.draw(st.booleans()),
+        data.draw(st.booleans()),
+        data.draw(st.sampled_from(sorted(ACTIVATIONS))),
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
+@pytest.mark.parametrize("order", ["nm", "mn"])
+@pytest.mark.parametrize("block", [1, 3])
+def test_loop_orders_and_blocks(target: Target, order: str, block: int) -> None:
+    check(target, (2, 23), 70, 40, order=order, block=block, tile_rows=5, tile_vectors=2)
+    check(target, (1, 23), 70, 40, order=order, block=block, tile_rows=4, tile_vectors=3, prefetch=True)
+
+
+def test_nan_and_infinity_flow() -> None:
+    for target in TARGETS:
+        kernel = Linear.choose(3, 20, 8, target=target, activation="relu")
+        x, weight = torch.randn(3, 8), torch.randn(20, 8)
+        x[0, 2], x[1, 5] = torch.nan, torch.inf
+        y = np.zeros((3, 20), np.float32)
+        CompiledKernel(kernel, target)(x.numpy(), kernel.pack(weight).numpy(), y)
+        expected = torch.relu(x @ weight.T).numpy()
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+        np.testing.assert_array_equal(np.isinf(y), np.isinf(expected))
+
+
+def test_packed_index_arithmetic() -> None:
+    weight, width = torch.arange(35.0).reshape(7, 5), 4
+    flat = pack(weight, width).flatten()
+    for n in range(7):
+        for k in range(5):
+            assert flat[((n // width) * 5 + k) * width + n % width] == weight[n, k]
+    assert flat.numel() == 40
+
+
+def test_choice_for_transformer_layers() -> None:
+    wide = Target.parse("cpu{isa=avx512,cores=2,l2=2097152}")
+    narrow = Target.parse("cpu{isa=avx2,cores=2,l2=1048576}")
+    tile = Linear.choose(128, 768, 768, target=wide)
+    assert tile.tile_rows * tile.tile_vectors >= 24
+    assert tile.order == "nm"
+    small = Linear.choose(128, 768, 768, target=narrow)
+    assert small.tile_rows * small.tile_vectors + small.tile_vectors < 16
+    assert Linear.choose(4096, 64, 64, target=wide).order == "mn"
+    assert Linear.choose(1, 1024, 4096, target=wide).tile_vectors >= 6, "a single row needs many accumulators"
+    assert Linear.choose(128, 768, 1024, target=wide).tile_rows <= 8, "rows 4 KiB apart share a cache set"
