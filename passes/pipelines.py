@@ -33,20 +33,13 @@ RECOGNIZE = (
 NORMALIZE = (
     "normalize-conv",
     "normalize-linear",
-    "unflatten-linear",
     "normalize-pool",
     "normalize-resize",
     "normalize-group-norm",
 )
 """From ATen's spellings to the ops that kernels take."""
 
-VIEWS = (
-    "normalize-reshape",
-    "normalize-permute",
-    "compose-permutes",
-    "compose-reshapes",
-    "compose-expands",
-)
+VIEWS = ("compose-views", "unflatten-linear", "compose-views")
 """At most one reshape or permute where there were several."""
 
 ATTENTION = ("recognize-attention", "fold-constants", "simplify-mask", "group-heads", "merge-qkv")
@@ -63,7 +56,7 @@ FUSE = (
 )
 """More work a kernel."""
 
-LAYOUT = ("assign-layouts", "compose-permutes", "compose-reshapes")
+LAYOUT = ("assign-layouts", "compose-views")
 """Channels last where kernels want it, and the views this leaves in a row as one."""
 
 CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")

@@ -1,8 +1,9 @@
-"""chains of reshapes and permutes  ->  one of each, or none"""
+"""chains of reshapes, permutes and expands  ->  one of each, or none"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -22,64 +23,82 @@ RESHAPES = (
     aten.unsqueeze.default,
     aten.view.default,
 )
-TRANSPOSES = (aten.t.default, aten.transpose.int, aten.movedim.intlist, aten.movedim.int)
+"""Ops that say aten.reshape in other words."""
+
+TRANSPOSES = (aten.movedim.int, aten.movedim.intlist, aten.t.default, aten.transpose.int)
+"""Ops that say aten.permute in other words."""
 
 
-@rewrite(*RESHAPES, aten.reshape.default)
-def normalize_reshape(node: Node, rw: Rewriter) -> None:
-    """unsqueeze, squeeze, flatten, view, reshape with -1  ->  reshape(x, sizes)"""
-    sizes = list(shape(node))
-    if not is_static(node) or (node.target is aten.reshape.default and list(node.args[1]) == sizes):  # type: ignore[arg-type]
-        return
-    rw.replace(node, rw.call(aten.reshape.default, node.args[0], sizes, at=node))
+@rewrite(*RESHAPES, *TRANSPOSES, aten.reshape.default, aten.permute.default, aten.expand.default)
+def compose_views(node: Node, rw: Rewriter) -> None:
+    """permute(permute(x)), reshape(squeeze(x)), expand(expand(x))  ->  one permute, reshape, expand, or none
+
+    All that reshapes becomes aten.reshape with its sizes, all that permutes aten.permute with dims from the front. A
+    permute that moves only dims of size one is a reshape. Values whose sizes vary keep their reshapes.
+    """
+    if node.target in RESHAPES:
+        _spell_reshape(node, rw)
+    elif node.target in TRANSPOSES:
+        rw.replace(node, _permute(node, rw, node.args[0], _order(node)))
+    elif node.target is aten.reshape.default:
+        _compose_reshapes(node, rw)
+    elif node.target is aten.permute.default:
+        _compose_permutes(node, rw)
+    else:
+        _compose_expands(node, rw)
 
 
-@rewrite(*TRANSPOSES, aten.permute.default)
-def normalize_permute(node: Node, rw: Rewriter) -> None:
-    """t, transpose, movedim, permute with negative dims  ->  permute(x, dims)"""
-    x: Node = node.args[0]  # type: ignore[assignment]
-    # A tensor whose sizes name its dims tells what the op does to them.
-    named = torch.empty([i + 1 for i in range(len(shape(x)))], device="meta")
-    order = [size - 1 for size in node.target(named, *node.args[1:], **node.kwargs).shape]  # type: ignore[operator]
-    if node.target is aten.permute.default and list(node.args[1]) == order:  # type: ignore[arg-type]
-        return
-    rw.replace(node, rw.call(aten.permute.default, x, order, at=node))
+def _spell_reshape(node: Node, rw: Rewriter) -> None:
+    if is_static(node):
+        rw.replace(node, rw.call(aten.reshape.default, node.args[0], list(shape(node)), at=node))
 
 
-@rewrite(aten.reshape.default)
-def compose_reshapes(node: Node, rw: Rewriter) -> None:
-    """reshape(reshape(x))  ->  reshape(x); reshape(x, its shape)  ->  x"""
-    x: Node = node.args[0]  # type: ignore[assignment]
+def _compose_reshapes(node: Node, rw: Rewriter) -> None:
+    x, sizes = _operand(node), list(shape(node))
     if same_type(x, node):
         rw.replace(node, x)
-    elif is_call(x, aten.reshape.default):
-        rw.replace(node, rw.call(aten.reshape.default, x.args[0], node.args[1], at=node))
+    elif is_static(node) and is_call(x, aten.reshape.default):
+        rw.replace(node, rw.call(aten.reshape.default, x.args[0], sizes, at=node))
+    elif is_static(node) and list(node.args[1]) != sizes:  # type: ignore[arg-type]
+        rw.replace(node, rw.call(aten.reshape.default, x, sizes, at=node))
 
 
-@rewrite(aten.permute.default)
-def compose_permutes(node: Node, rw: Rewriter) -> None:
-    """permute(permute(x))  ->  permute(x); permute(x, in order)  ->  x; only ones move  ->  reshape"""
-    x: Node = node.args[0]  # type: ignore[assignment]
-    order = [d % len(shape(x)) for d in node.args[1]]  # type: ignore[union-attr]
+def _compose_permutes(node: Node, rw: Rewriter) -> None:
+    x, order = _operand(node), _order(node)
     if order == sorted(order):
         rw.replace(node, x)
     elif is_static(x) and _keeps_memory(order, shape(x)):
         rw.replace(node, rw.call(aten.reshape.default, x, list(shape(node)), at=node))
     elif is_call(x, aten.permute.default):
-        rank = len(order)
-        inner = [d % rank for d in x.args[1]]  # type: ignore[union-attr]
-        rw.replace(node, rw.call(aten.permute.default, x.args[0], [inner[d] for d in order], at=node))
+        inner = _order(x)
+        rw.replace(node, _permute(node, rw, x.args[0], [inner[d] for d in order]))
+    elif list(node.args[1]) != order:  # type: ignore[arg-type]
+        rw.replace(node, _permute(node, rw, x, order))
+
+
+def _compose_expands(node: Node, rw: Rewriter) -> None:
+    x = _operand(node)
+    if same_type(x, node):
+        rw.replace(node, x)
+    elif is_static(node) and is_call(x, aten.expand.default):
+        rw.replace(node, rw.call(aten.expand.default, x.args[0], list(shape(node)), at=node))
+
+
+def _operand(node: Node) -> Node:
+    return node.args[0]  # type: ignore[return-value]
+
+
+def _permute(node: Node, rw: Rewriter, x: Any, order: list[int]) -> Node:
+    return rw.call(aten.permute.default, x, order, at=node)
+
+
+def _order(node: Node) -> list[int]:
+    """Where each dim of a permute or transpose comes from: a tensor whose sizes name its dims tells."""
+    named = torch.empty([i + 1 for i in range(len(shape(_operand(node))))], device="meta")
+    return [size - 1 for size in node.target(named, *node.args[1:], **node.kwargs).shape]  # type: ignore[operator]
 
 
 def _keeps_memory(order: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether the dims larger than one stay in their order."""
     moved = [d for d in order if sizes[d] != 1]
     return moved == sorted(moved)
-
-
-@rewrite(aten.expand.default)
-def compose_expands(node: Node, rw: Rewriter) -> None:
-    """expand(expand(x))  ->  expand(x)"""
-    x: Node = node.args[0]  # type: ignore[assignment]
-    if is_call(x, aten.expand.default) and is_static(node):
-        rw.replace(node, rw.call(aten.expand.default, x.args[0], list(shape(node)), at=node))

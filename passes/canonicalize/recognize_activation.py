@@ -75,7 +75,7 @@ def _factors(node: Any) -> Product:
             product.number /= value.args[1]
             pending.append((value.args[0], False))
         elif is_call(value, aten.pow.Tensor_Scalar) and value.args[1] in (2, 3) and (is_root or _is_private(value)):
-            pending += [(value.args[0], False)] * value.args[1]
+            pending += [(value.args[0], False)] * int(value.args[1])
         else:
             product.nodes[value] += 1
     return product
