@@ -9,6 +9,7 @@ from . import (
     attention,
     convolution,
     data_movement,
+    indexing,
     linear,
     matmul,
     normalization,
@@ -16,6 +17,7 @@ from . import (
     pooling,
     recurrent,
     reduction,
+    resizing,
     view_ops,
 )
 
@@ -25,6 +27,8 @@ RULES: dict[Any, OpRule] = {
     **convolution.RULES,
     **linear.RULES,
     **attention.RULES,
+    **indexing.RULES,
+    **resizing.RULES,
     **pooling.RULES,
     **recurrent.RULES,
     **normalization.RULES,
