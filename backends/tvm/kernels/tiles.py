@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ....target import Target
 from .conv_shape import ConvShape, bounded_lanes
@@ -50,11 +51,88 @@ class ConvTile:
         return f"tile={pixels}x{self.vectors}x{self.lanes} order={self.order} block={self.block}"
 
 
+_FMA_PER_CYCLE = 2  # vector multiply-adds and vector loads that one core can start in a cycle; a core with one FMA
+_LOADS_PER_CYCLE = 2  # port is bound by its multiply-adds with any tile that suits one with two
+_FMA_LATENCY = 4
+_L2_BYTES_PER_CYCLE = 32
+_TILE_CYCLES = 24  # starting a register tile: addresses, loop set-up, the first loads
+_LEAST_PARALLEL_FLOPS = 400_000  # under this, starting the threads costs more than they save
+_LEAST_TASK_FLOPS = 400_000
+_INPUT_BLOCK = 128 * 1024  # bytes of input that every panel of channels reads again
+_PAGE = 4096  # addresses this far apart fall into the same set of the first cache
+_WAYS = 8
+
+
 def choose_conv_tile(shape: ConvShape, target: Target) -> ConvTile:
     """The tile that the model predicts to be fastest for `shape` on `target`."""
-    lanes = bounded_lanes(shape.oc // shape.groups, target.vector.lanes)
-    columns = min(shape.width, 14 if target.vector.registers >= 32 else 6)
-    return ConvTile(lanes, 2, columns, block=max(1, -(-shape.height * -(-shape.width // columns) // 8)))
+    tile = min(_register_tiles(shape, target), key=lambda tile: _cycles(tile, shape, target))
+    return _blocked(tile, shape, target)
+
+
+def _register_tiles(shape: ConvShape, target: Target) -> Iterator[ConvTile]:
+    oc = shape.oc // shape.groups
+    lanes = bounded_lanes(oc, target.vector.lanes)
+    registers = target.vector.registers
+    for vectors in range(1, min(4, -(-oc // lanes)) + 1):
+        most = registers * 7 // 8 // vectors
+        for columns in range(1, min(most, shape.width) + 1):
+            yield ConvTile(lanes, vectors, columns)
+        for lines in range(2, min(most // shape.width, shape.height) + 1):
+            yield ConvTile(lanes, vectors, shape.width, lines)
+
+
+def _cycles(tile: ConvTile, shape: ConvShape, target: Target) -> float:
+    """Predicted cycles of one image and group on one core, its data in the second cache."""
+    depth = shape.taps * (shape.ic // shape.groups)
+    panels = tile.panels(shape)
+    down, last_lines = _split(shape.height, tile.lines)
+    across, last_columns = _split(shape.width, tile.columns)
+    step = shape.stride[1] * shape.x_strides[2] * 4
+    total = 0.0
+    for panel_count, vectors in ((panels - 1, tile.vectors), (1, tile.last_panel(shape)[0])):
+        streamed = vectors * tile.lanes * 4 / _L2_BYTES_PER_CYCLE if depth * vectors * tile.lanes * 4 > target.l1 // 2 else 0
+        for line_count, lines in ((down - 1, tile.lines), (1, last_lines)):
+            for column_count, columns in ((across - 1, tile.columns), (1, last_columns)):
+                count = panel_count * line_count * column_count
+                pixels = lines * columns
+                sums = pixels * vectors
+                loads = (pixels + vectors) / _LOADS_PER_CYCLE
+                if columns > _WAYS and step % _PAGE == 0:
+                    loads *= 2  # the lines of x that the tile reads evict one another
+                cycle = max(sums / _FMA_PER_CYCLE, loads, _FMA_LATENCY, streamed) + 0.1 * (loads + streamed)
+                if sums + 2 * vectors > target.vector.registers - (lines == 1):
+                    cycle *= 1.05  # the code generator spills
+                total += count * (depth * cycle + _TILE_CYCLES + 2 * sums)
+    return total
+
+
+def _split(extent: int, step: int) -> tuple[int, int]:
+    """How many steps cover `extent`, and the size of the last."""
+    count = -(-extent // step)
+    return count, extent - (count - 1) * step
+
+
+def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
+    """Choose order, block and threads: what is larger, weights or input, is read from memory once."""
+    tiles, panels = tile.tiles(shape), tile.panels(shape)
+    images = shape.batch * shape.groups
+    read = shape.height * shape.width * shape.stride[0] * shape.stride[1]
+    x_bytes = read * (shape.ic // shape.groups) * 4
+    weight_bytes = panels * tile.vectors * tile.lanes * shape.taps * (shape.ic // shape.groups) * 4
+    flops = shape.flops
+    threads = target.cores if flops >= _LEAST_PARALLEL_FLOPS else 1
+    wanted = max(threads, min(4 * threads, flops // _LEAST_TASK_FLOPS)) if threads > 1 else 1
+    resident = target.l2 // 2
+    if weight_bytes > resident and x_bytes <= resident:
+        order, blocks = "channels", -(-wanted // (images * panels))
+    elif weight_bytes > resident:
+        order, blocks = "pixels", -(-x_bytes // resident)
+    else:
+        order, blocks = "pixels", max(-(-x_bytes // _INPUT_BLOCK), -(-wanted // images))
+    if images % threads and (order == "pixels" or panels % threads):
+        blocks = -(-blocks // threads) * threads
+    block = -(-tiles // min(blocks, tiles))
+    return replace(tile, order=order, block=block, parallel=threads > 1)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,346 @@
+"""Winograd convolution F(m x m, 3x3): fewer multiplications for 3x3 kernels of stride 1, in memory that stays in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from tvm import tirx
+from tvm.tirx.script import builder as B
+
+from ....target import Target
+from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
+from .conv_shape import ConvShape, Epilogue, load_first, zeros
+
+Matrix = tuple[tuple[float, ...], ...]
+
+_INPUT: dict[int, Matrix] = {
+    2: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    4: (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+}
+_WEIGHT: dict[int, Matrix] = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
+_OUTPUT: dict[int, Matrix] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+}
+
+
+@dataclass(frozen=True)
+class WinogradWeights(Kernel):
+    """Transform 3x3 weights for `WinogradConv`: run once at load, so that the file holds only the plain weights.
+
+    Reads [kh, kw, ic, oc] (`WinogradConv.pack`), writes [panels, points, ic, panel width] with zeros beyond `oc`:
+    `elements` floats.
+    """
+
+    ic: int
+    oc: int
+    outputs: int
+    lanes: int
+    vectors: int
+
+    name: ClassVar[str] = "winograd-weights"
+
+    @property
+    def elements(self) -> int:
+        """Size of the transformed weights, in floats."""
+        width = self.lanes * self.vectors
+        return -(-self.oc // width) * width * self.ic * (self.outputs + 2) ** 2
+
+    def operands(self) -> tuple[Operand, ...]:
+        """The plain weights and their transform."""
+        return Operand("weight", "float32"), Operand("transformed", "float32", write=True)
+
+    def describe(self) -> str:
+        """The number of points."""
+        return f"{self.name} F({self.outputs},3)"
+
+    def emit(self, *operands: Access) -> None:
+        """Emit the loop over input channels and vectors of output channels."""
+        weight, transformed = operands
+        lanes, points = self.lanes, self.outputs + 2
+        matrix = _WEIGHT[self.outputs]
+        width = lanes * self.vectors
+        panels = -(-self.oc // width)
+        with B.parallel(self.ic) as c, B.serial(panels * self.vectors) as vector:
+            first = B.bind(vector * lanes)
+            count = B.bind(tirx.max(tirx.min(self.oc - first, lanes), 0))
+            taps = [
+                [B.bind(weight.load((i * 3 + j) * (self.ic * self.oc) + c * self.oc + first, lanes, count=count)) for j in range(3)]
+                for i in range(3)
+            ]
+            columns = [[_combine(row, [taps[i][j] for i in range(3)], lanes) for j in range(3)] for row in matrix]
+            panel, place = B.bind(vector // self.vectors), B.bind(vector % self.vectors)
+            for i in range(points):
+                for j in range(points):
+                    value = _combine(matrix[j], columns[i], lanes)
+                    at = ((panel * points**2 + (i * points + j)) * self.ic + c) * width + place * lanes
+                    transformed.store(at, value, lanes)
+
+
+@dataclass(frozen=True)
+class WinogradConv(Kernel):
+    """3x3 convolution of stride 1 by F(`outputs` x `outputs`, 3x3).
+
+    A task transforms `rows` rows of output tiles: input transform, one matrix product a point, output transform with
+    the epilogue, all in scratch memory of the running thread. The weight operand is what `weights()` writes.
+    """
+
+    shape: ConvShape
+    outputs: int
+    lanes: int
+    vectors: int
+    columns: int
+    rows: int
+    parallel: bool = True
+
+    name: ClassVar[str] = "winograd-conv"
+
+    def __post_init__(self) -> None:
+        if not possible(self.shape):
+            raise ValueError(f"shape must be 3x3 with stride, dilation and groups 1, not {self.shape.text()}; use DirectConv")
+
+    @classmethod
+    def choose(cls, shape: ConvShape, target: Target, outputs: int | None = None) -> WinogradConv:
+        """The kernel whose scratch memory fits the second cache of `target`."""
+        lanes = target.vector.lanes
+        wide = target.vector.registers >= 32
+        if outputs is None:
+            outputs = 4 if min(shape.height, shape.width) > 7 else 2
+        across = -(-shape.width // outputs)
+        down = -(-shape.height // outputs)
+        row_bytes = across * (outputs + 2) ** 2 * (shape.ic + shape.oc) * 4
+        rows = max(1, min(-(-down * shape.batch // target.cores), target.l2 // 2 // row_bytes))
+        vectors = min(2, -(-shape.oc // lanes))
+        columns = min(rows * across, 12 if wide else 6)
+        return cls(shape, outputs, lanes, vectors, columns, min(rows, down))
+
+    def weights(self) -> WinogradWeights:
+        """The kernel that makes this kernel's weight operand from what `pack` returns."""
+        return WinogradWeights(self.shape.ic, self.shape.oc, self.outputs, self.lanes, self.vectors)
+
+    def operands(self) -> tuple[Operand, ...]:
+        """x, transformed weight, bias [oc], residual where there is one, y."""
+        return self.shape.operands()
+
+    def flops(self) -> int:
+        """Operations that a direct convolution would need, so that speeds compare."""
+        return self.shape.flops
+
+    def describe(self) -> str:
+        """The variant, register tile and rows of a task."""
+        return f"{self.name} F({self.outputs},3) tile={self.columns}x{self.vectors}x{self.lanes} rows={self.rows}"
+
+    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+        """Lay out `weight` [oc, ic, 3, 3] as `weights()` reads it: [3, 3, ic, oc], flat."""
+        expected = (self.shape.oc, self.shape.ic, 3, 3)
+        if tuple(weight.shape) != expected:
+            raise ValueError(f"weight must have shape {expected}, not {tuple(weight.shape)}")
+        return weight.permute(2, 3, 1, 0).reshape(-1).contiguous()
+
+    def emit(self, *operands: Access) -> None:
+        """Emit the parallel loop over rows of output tiles."""
+        shape = self.shape
+        x, weight, bias, *residual, y = operands
+        points = (self.outputs + 2) ** 2
+        down, across = -(-shape.height // self.outputs), -(-shape.width // self.outputs)
+        blocks = -(-down // self.rows)
+        tiles = self.rows * across
+        padded_oc = -(-shape.oc // (self.lanes * self.vectors)) * self.lanes * self.vectors
+        finish = Epilogue(shape, residual[0] if residual else None, y)
+        loop = B.parallel if self.parallel and blocks * shape.batch > 1 else B.serial
+        with loop(blocks * shape.batch) as task:
+            n, block = B.bind(task // blocks), B.bind(task % blocks)
+            sources = scratch(points * tiles * shape.ic)
+            products = scratch(points * tiles * padded_oc)
+            with B.serial(tiles) as tile:
+                row, column = B.bind(block * self.rows + tile // across), B.bind(tile % across)
+                self._input(x, sources, n, row, column, tile, tiles)
+            self._multiply(sources, weight, products, tiles, padded_oc)
+            with B.serial(tiles) as tile:
+                row, column = B.bind(block * self.rows + tile // across), B.bind(tile % across)
+                self._output(products, bias, finish, n, row, column, tile, tiles, padded_oc)
+
+    def _input(self, x: Access, sources: Access, n: Expr, row: Expr, column: Expr, tile: Expr, tiles: int) -> None:
+        """Transform the pixels under one output tile. Pixels that no output needs are not read: they may be anything."""
+        shape, m = self.shape, self.outputs
+        x_at, _, _ = shape.pixel(n, row * m, column * m)
+        x = x.shifted(x_at)
+        matrix = _INPUT[m]
+        size = m + 2
+        last_row, last_column = B.bind(shape.height + 2 - row * m), B.bind(shape.width + 2 - column * m)
+        ragged_height = shape.height % m != 0 or -(-shape.height // m) % self.rows != 0
+
+        def load(i: int, j: int, c: Expr, lanes: int, count: int) -> Expr:
+            inside = []
+            if ragged_height:
+                inside.append(i < last_row)
+            if shape.width % m and j >= shape.width % m + 2:
+                inside.append(j < last_column)
+            at = i * shape.x_strides[1] + j * shape.x_strides[2] + c
+            if not inside:
+                return B.bind(load_first(x, at, lanes, count))
+            here = B.Select(tirx.all(*inside) if len(inside) > 1 else inside[0], B.int32(count), B.int32(0))
+            return B.bind(x.load(at, lanes, count=here))
+
+        def transform(c: Expr, lanes: int, count: int) -> None:
+            half = Registers(size * size, lanes)
+            for j in range(size):
+                line = [load(i, j, c, lanes, count) for i in range(size)]
+                for i in range(size):
+                    half[i * size + j] = _combine(matrix[i], line, lanes)
+            for i in range(size):
+                line = [B.bind(half[i * size + j]) for j in range(size)]
+                for j in range(size):
+                    at = ((i * size + j) * tiles + tile) * shape.ic + c
+                    value = _combine(matrix[j], line, lanes)
+                    sources.store(at, value, lanes, count=None if count == lanes else count)
+
+        _over_channels(shape.ic, self.lanes, transform)
+
+    def _multiply(self, sources: Access, weight: Access, products: Access, tiles: int, padded_oc: int) -> None:
+        """products[point] = sources[point] @ weight[point], for every point."""
+        shape, lanes, vectors, columns = self.shape, self.lanes, self.vectors, self.columns
+        points, width = (self.outputs + 2) ** 2, self.lanes * self.vectors
+
+        def product(point: Expr, panel: Expr, first: Expr, pixels: int) -> None:
+            source = sources.shifted((point * tiles + first) * shape.ic)
+            w = weight.shifted((panel * points + point) * (shape.ic * width))
+            sums = Registers(pixels * vectors, lanes)
+            for slot in range(pixels * vectors):
+                sums[slot] = zeros(lanes)
+
+            def step(k: Expr) -> None:
+                panel_row = [B.bind(w.load(k * width + v * lanes, lanes)) for v in range(vectors)]
+                for p in range(pixels):
+                    value = B.bind(source.load(p * shape.ic + k, lanes, stride=0))
+                    for v in range(vectors):
+                        sums[p * vectors + v] = sums[p * vectors + v] + value * panel_row[v]
+
+            unroll = 4
+            with B.serial(max(1, shape.ic // unroll)) as k:
+                for u in range(min(unroll, shape.ic)):
+                    step(k * unroll + u)
+            for u in range(shape.ic // unroll * unroll if shape.ic > unroll else shape.ic, shape.ic):
+                step(u)
+            at = B.bind((point * tiles + first) * padded_oc + panel * width)
+            for p in range(pixels):
+                for v in range(vectors):
+                    products.store(at + p * padded_oc + v * lanes, sums[p * vectors + v], lanes)
+
+        with B.serial(points) as point, B.serial(padded_oc // width) as panel:
+            if tiles >= columns:
+                with B.serial(tiles // columns) as i:
+                    product(point, panel, B.bind(i * columns), columns)
+            if tiles % columns:
+                product(point, panel, B.int32(tiles // columns * columns), tiles % columns)
+
+    def _output(
+        self,
+        products: Access,
+        bias: Access,
+        finish: Epilogue,
+        n: Expr,
+        row: Expr,
+        column: Expr,
+        tile: Expr,
+        tiles: int,
+        padded_oc: int,
+    ) -> None:
+        """Transform one output tile back, and store those of its pixels that exist."""
+        shape, m = self.shape, self.outputs
+        matrix = _OUTPUT[m]
+        size = m + 2
+        _, y_at, residual_at = shape.pixel(n, row * m, column * m)
+        y_at, residual_at = B.bind(y_at), B.bind(residual_at)
+        rows_left, columns_left = B.bind(shape.height - row * m), B.bind(shape.width - column * m)
+        ragged_height = shape.height % m != 0 or -(-shape.height // m) % self.rows != 0
+        ragged_width = shape.width % m
+
+        def transform(c: Expr, lanes: int, count: int) -> None:
+            half = Registers(m * size, lanes)
+            for j in range(size):
+                line = [
+                    B.bind(products.load(((i * size + j) * tiles + tile) * padded_oc + c, lanes)) for i in range(size)
+                ]
+                for i in range(m):
+                    half[i * size + j] = _combine(matrix[i], line, lanes)
+            start = B.bind(load_first(bias, c, lanes, count))
+            for i in range(m):
+                line = [B.bind(half[i * size + j]) for j in range(size)]
+                for j in range(m):
+                    value = B.bind(_combine(matrix[j], line, lanes) + start)
+                    _, y_step, residual_step = shape.pixel(0, i, j)
+
+                    def store(value: Expr = value, y_step: int = y_step, residual_step: int = residual_step) -> None:
+                        finish(value, y_at + y_step + c, residual_at + residual_step + c, lanes, count)
+
+                    exists = [i < rows_left] * ragged_height + [j < columns_left] * (0 < ragged_width <= j)
+                    if not exists:
+                        store()
+                        continue
+                    with B.If(tirx.all(*exists) if len(exists) > 1 else exists[0]), B.Then():
+                        store()
+
+        _over_channels(shape.oc, self.lanes, transform)
+
+
+def possible(shape: ConvShape) -> bool:
+    """Whether Winograd can compute `shape` at all."""
+    return (
+        shape.kernel == (3, 3) and shape.stride == (1, 1) and shape.dilation == (1, 1) and shape.groups == 1
+    )
+
+
+def profitable(shape: ConvShape, target: Target) -> bool:
+    """Whether `WinogradConv` is expected to be faster than `DirectConv` and accurate enough.
+
+    It needs channels enough to fill vectors and to pay for the transforms, pixels enough to pay for reading weights
+    that are 4 times (F(4, 3)) the plain ones, and a layer that is not too small to be split.
+    """
+    if not possible(shape) or shape.ic < 32 or shape.oc < 32:
+        return False
+    return min(shape.height, shape.width) >= 12
+
+
+def _over_channels(channels: int, lanes: int, body: object) -> None:
+    """Emit `body(first channel, lanes, count)` for all channels, a vector at a time."""
+    full, rest = divmod(channels, lanes)
+    if full:
+        with B.serial(full) as i:
+            body(B.bind(i * lanes), lanes, lanes)  # type: ignore[operator]
+    if rest:
+        body(B.int32(full * lanes), lanes, rest)  # type: ignore[operator]
+
+
+def _combine(row: Sequence[float], values: Sequence[Expr], lanes: int) -> Expr:
+    """The sum of `values` weighted by `row`, as a bound expression."""
+    total = None
+    for factor, value in sorted(zip(row, values, strict=True), key=lambda pair: -pair[0]):
+        if factor == 0:
+            continue
+        term = value if abs(factor) == 1 else value * broadcast(B.float32(abs(factor)), lanes)
+        if total is None:
+            total = term if factor > 0 else zeros(lanes) - term
+        else:
+            total = total + term if factor > 0 else total - term
+    return B.bind(total)
