@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +13,16 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from .capture_errors import explain
+from .capture_errors import Diagnosis, Frame, capture_error, explain, memory, own_failure, quiet_export
 from .decompositions import decomposition_table
-from .errors import InvalidInput
+from .errors import CaptureError, InvalidInput
 from .flat_graph import flat_graph
+from .model_state import find_change, read_state
+from .printer import print_type
 from .program import Program
 from .runtime.structure import Signature, Structure
+
+_log = logging.getLogger("fxpress.capture")
 
 Model = torch.nn.Module | Callable[..., Any]
 
@@ -39,16 +44,29 @@ def capture(
     """
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kwargs = dict(kwargs or {})
+    module = model if isinstance(model, torch.nn.Module) else _FunctionModel(model)
+    positional = _check_call(model, args, kwargs)
     arguments, leaves = Structure.of(args, _is_tensor, "args")
     named, named_leaves = Structure.of(kwargs, _is_tensor, "kwargs")
-    signature = Signature(_positional_parameters(model), arguments, named)
-    shapes = _flat_shapes(signature, dynamic_shapes)
-    flat = _FlatModel(model, signature)
+    signature = Signature(positional, arguments, named)
+    shapes = _flat_shapes(signature, dynamic_shapes, leaves + named_leaves)
     inputs = tuple(tensor.detach() for tensor in (*leaves, *named_leaves))
-    with _evaluation_mode(model), torch.no_grad(), explain(model, signature, inputs):
-        exported = torch.export.export(flat, inputs, dynamic_shapes=shapes)
-        exported = exported.run_decompositions(decomposition_table())
-    return Program(flat_graph(exported, signature), signature, flat.outputs, inputs)
+    flat = _FlatModel(module, signature)
+    if any(part.training for part in module.modules()):
+        _log.info("the model is in training mode; it is captured in evaluation mode")
+    with _evaluation_mode(module), torch.no_grad():
+        try:
+            with quiet_export():
+                exported = torch.export.export(flat, inputs, dynamic_shapes=shapes)
+                exported = exported.run_decompositions(decomposition_table())
+        except _ModelFailed:
+            raise _model_failure(flat, inputs) from flat.found.failure
+        except Exception as error:  # whatever torch.export raises, the doctor has something better to say
+            raise explain(error) from error
+    if flat.found.change is not None:
+        name, frame = flat.found.change
+        raise capture_error(memory(name), frame)
+    return Program(flat_graph(exported, signature), signature, flat.found.outputs, inputs)
 
 
 def from_exported(exported: ExportedProgram) -> Program:
@@ -65,7 +83,7 @@ def from_exported(exported: ExportedProgram) -> Program:
         str(spec.arg.name) for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
     )
     positional = names if len(names) == len(args) + len(kwargs) else ()
-    with torch.no_grad(), explain(exported, None, ()):
+    with torch.no_grad():
         decomposed = exported.run_decompositions(decomposition_table())
     signature = Signature(positional[: len(args)], arguments, named)
     return Program(
@@ -80,44 +98,79 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+class _FunctionModel(torch.nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+
+class _ModelFailed(BaseException):
+    """Leaves torch.export from inside the model. No Exception: torch.export prints its whole graph for those."""
+
+
 class _Found:
-    """What tracing finds out. Not a plain attribute of the module: torch.export restores those after tracing."""
+    """What tracing finds out. Not plain attributes of the module: torch.export restores those after tracing."""
 
     outputs: Structure
+    failure: Exception
+    change: tuple[str, Frame | None] | None = None
 
 
 class _FlatModel(torch.nn.Module):
-    """The model as a function from flat tensors to flat tensors; tracing it finds the structure of the outputs."""
+    """The model as a function from flat tensors to flat tensors."""
 
-    def __init__(self, model: Model, signature: Signature) -> None:
+    def __init__(self, model: torch.nn.Module, signature: Signature) -> None:
         super().__init__()
         self.model = model
-        self._signature = signature
-        self._found = _Found()
+        self.signature = signature
+        self.found = _Found()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        leaves = iter(tensors)
-        args = self._signature.args.unflatten(leaves)
-        kwargs = self._signature.kwargs.unflatten(leaves)
-        outputs, results = Structure.of(self.model(*args, **kwargs), _is_tensor, "output")
-        self._found.outputs = outputs
+        state = read_state(self.model)
+        try:
+            outputs = self.call_model(tensors)
+            self.found.outputs, results = Structure.of(outputs, _is_tensor, "output")
+        except Exception as error:
+            self.found.failure = error
+            raise _ModelFailed from error
+        self.found.change = find_change(state, self.model)
         return tuple(results)
 
-    @property
-    def outputs(self) -> Structure:
-        """The structure of what the model returned when it was last traced."""
-        return self._found.outputs
+    def call_model(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """Call the model with its own nested arguments."""
+        leaves = iter(tensors)
+        args = self.signature.args.unflatten(leaves)
+        return self.model(*args, **self.signature.kwargs.unflatten(leaves))
 
 
-def _positional_parameters(model: Model) -> tuple[str, ...]:
-    function = model.forward if isinstance(model, torch.nn.Module) else model
-    parameters = inspect.signature(function).parameters.values()
+def _model_failure(flat: _FlatModel, inputs: Sequence[torch.Tensor]) -> CaptureError:
+    """The doctor's word on a model that raised while traced: first see whether it works when it is not."""
+    try:
+        flat.call_model([tensor.clone() for tensor in inputs])
+    except Exception as error:
+        names = zip(flat.signature.leaf_names(), inputs, strict=True)
+        return own_failure(error, ", ".join(f"{name}: {print_type(tensor)}" for name, tensor in names))
+    return explain(flat.found.failure)
+
+
+def _check_call(model: Model, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the parameters that may be passed by position. Raises CaptureError for arguments that do not fit."""
+    signature = inspect.signature(model.forward if isinstance(model, torch.nn.Module) else model)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        remedy = f"pass in args and kwargs what forward{signature} expects"
+        raise capture_error(Diagnosis(f"it does not take these arguments: {error}", remedy), None) from error
+    parameters = signature.parameters.values()
     return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
 @contextmanager
-def _evaluation_mode(model: Model) -> Iterator[None]:
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    modules = list(model.modules())
     training = [module.training for module in modules]
     try:
         for module in modules:
@@ -128,7 +181,7 @@ def _evaluation_mode(model: Model) -> Iterator[None]:
             module.training = mode
 
 
-def _flat_shapes(signature: Signature, dynamic_shapes: Any) -> Any:
+def _flat_shapes(signature: Signature, dynamic_shapes: Any, tensors: Sequence[torch.Tensor]) -> Any:
     """`dynamic_shapes` of the model's nested arguments as those of the flat tensors."""
     if dynamic_shapes is None:
         return None
@@ -150,6 +203,10 @@ def _flat_shapes(signature: Signature, dynamic_shapes: Any) -> Any:
         for (name, structure), spec in zip(parameters, given, strict=True)
         for shape in _leaf_shapes(structure, spec, name)
     ]
+    for shape, tensor, name in zip(shapes, tensors, signature.leaf_names(), strict=True):
+        beyond = [dim for dim in shape if dim >= tensor.dim()] if isinstance(shape, Mapping) else []
+        if beyond:
+            raise InvalidInput(f"dynamic_shapes of {name} must name dimensions below {tensor.dim()}, not {beyond[0]}")
     return (tuple(shapes),)  # one entry: the variadic parameter of _FlatModel.forward
 
 

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from .capture_errors import innermost_user_frame
+from .capture_errors import (
+    BRANCHES,
+    PYTHON_NUMBER,
+    RANDOM,
+    VARYING_SHAPE,
+    Frame,
+    buffer_change,
+    capture_error,
+    innermost_user_frame,
+    input_change,
+)
 from .decompositions import ASSERTIONS, respell
 from .errors import CaptureError
 from .program import find_fake_mode
 from .runtime.structure import Signature
 
+aten = torch.ops.aten
+
 
 def flat_graph(exported: ExportedProgram, signature: Signature) -> GraphModule:
     """The exported graph with constants as `get_attr` nodes and one spelling for each op."""
-    _refuse_mutation(exported)
+    names = [re.sub(r"\W+", "_", name).strip("_") for name in signature.leaf_names()]
+    inputs = iter(names)
+    _refuse_mutation(exported, dict(zip(_tensor_inputs(exported), signature.leaf_names(), strict=True)))
+    _refuse_values_in_shapes(exported.graph)
     root = torch.nn.Module()
     graph = Graph()
     nodes: dict[Node, Any] = {}
-    inputs = (re.sub(r"\W+", "_", name).strip("_") for name in signature.leaf_names())
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
     for node in exported.graph.nodes:
         if node.op == "placeholder":
@@ -48,13 +62,16 @@ def flat_graph(exported: ExportedProgram, signature: Signature) -> GraphModule:
         elif node.op == "output":
             graph.output(tuple(nodes[result] for result in _results(exported, node))).meta = {"source": ""}
         else:
-            raise CaptureError(
-                f"operator %{node.name} ({node.op}) must be an ATen op: torch.cond and its kind are not supported"
-            )
+            raise capture_error(BRANCHES, _frame(next(iter(node.users))))
     _simplify(graph)
     module = GraphModule(root, _renamed(graph))
     _refresh_values(module)
     return module
+
+
+def _tensor_inputs(exported: ExportedProgram) -> list[str]:
+    specs = exported.graph_signature.input_specs
+    return [s.arg.name for s in specs if s.kind is InputKind.USER_INPUT and not isinstance(s.arg, ConstantArgument)]
 
 
 def _results(exported: ExportedProgram, output: Node) -> Iterator[Node]:
@@ -67,14 +84,39 @@ def _results(exported: ExportedProgram, output: Node) -> Iterator[Node]:
         yield result  # type: ignore[misc]
 
 
-def _refuse_mutation(exported: ExportedProgram) -> None:
-    for spec in exported.graph_signature.output_specs:
-        if spec.kind is OutputKind.BUFFER_MUTATION:
-            raise CaptureError(f"buffer {spec.target!r} must not be changed by forward: return the new value instead")
+def _refuse_mutation(exported: ExportedProgram, inputs: dict[str, str]) -> None:
+    output = exported.graph.output_node()
+    for spec, result in zip(exported.graph_signature.output_specs, output.args[0], strict=True):  # type: ignore[arg-type]
+        frame = _frame(result) if isinstance(result, Node) else None
         if spec.kind is OutputKind.USER_INPUT_MUTATION:
-            raise CaptureError(
-                f"input {spec.target!r} must not be changed in place: work on a copy, {spec.target}.clone()"
-            )
+            raise capture_error(input_change(inputs[str(spec.target)]), frame)
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            raise capture_error(buffer_change(str(spec.target).removeprefix("model.")), frame)
+
+
+def _refuse_values_in_shapes(graph: Graph) -> None:
+    """Refuse a number taken out of a tensor, a shape that depends on values, and random numbers."""
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target is aten._local_scalar_dense.default or node.target is aten.item.default:
+            raise capture_error(PYTHON_NUMBER, _frame(node))
+        if free_unbacked_symbols(node.meta.get("val")):
+            raise capture_error(VARYING_SHAPE, _frame(node))
+        if _is_random(node):
+            raise capture_error(RANDOM, _frame(node))
+
+
+def _is_random(node: Node) -> bool:
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    if node.target is aten.scaled_dot_product_attention.default:
+        dropout = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
+        return dropout != 0.0
+    if node.target in (aten.lstm.input, aten.gru.input):
+        dropout, train = node.args[5:7]
+        return dropout != 0.0 and train is True
+    return True
 
 
 def _constant(exported: ExportedProgram, target: str | None) -> torch.Tensor:
@@ -93,10 +135,14 @@ def _constant_name(target: str | None, root: torch.nn.Module) -> str:
     return name
 
 
+def _frame(node: Node) -> Frame | None:
+    return innermost_user_frame(node.meta.get("stack_trace") or "")
+
+
 def _source(node: Node) -> str:
     """Where in the user's model the node comes from: `model.py:12 in forward (encoder.layer.0)`."""
-    frame = innermost_user_frame(node.meta.get("stack_trace") or "")
-    place = f"{Path(frame.file).name}:{frame.line} in {frame.function}" if frame else ""
+    frame = _frame(node)
+    place = str(frame) if frame is not None else ""
     modules = list((node.meta.get("nn_module_stack") or {}).values())
     path = modules[-1][0].removeprefix("L['self']").strip(".") if modules else ""
     path = path.removeprefix("model").removeprefix(".")

@@ -1,0 +1,68 @@
+"""What a model keeps in Python between calls. A Program has no such memory, so a model that changes it is refused."""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .capture_errors import Frame
+
+State = dict[str, tuple[Any, torch.nn.Module]]
+
+
+def read_state(model: torch.nn.Module) -> State:
+    """The attributes of every module, and the global variables a forward assigns: a comparable form and the module."""
+    state: State = {}
+    for path, module in model.named_modules():
+        prefix = f"self.{path}." if path else "self."
+        for name, value in {**vars(module), **module._buffers}.items():
+            if not name.startswith("_") and name != "training":
+                state[prefix + name] = _comparable(value), module
+        for name, variables in _assigned_globals(type(module).forward):
+            state[f"global {name}"] = _comparable(variables.get(name)), module
+    return state
+
+
+def find_change(before: State, model: torch.nn.Module) -> tuple[str, Frame | None] | None:
+    """The first value that differs from `before`, and the line that changes it.
+
+    A new attribute is no change: nobody can have read it before it was there.
+    """
+    after = read_state(model)
+    for name, (value, module) in before.items():
+        if name in after and after[name][0] != value:
+            return name, _line_that_uses(type(module).forward, name.replace(" ", ".").rpartition(".")[2])
+    return None
+
+
+def _comparable(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | dict | set):
+        return type(value), len(value)
+    if isinstance(value, torch.Tensor):
+        return torch.Tensor, id(value)
+    return type(value)
+
+
+def _assigned_globals(function: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for instruction in _instructions(function):
+        if instruction.opname == "STORE_GLOBAL":
+            yield instruction.argval, function.__globals__
+
+
+def _line_that_uses(function: Any, name: str) -> Frame | None:
+    """The line that assigns `name`, or else the first that reads it (to append to it, say)."""
+    uses = [x for x in _instructions(function) if x.argval == name and x.positions and x.positions.lineno]
+    uses.sort(key=lambda x: not x.opname.startswith("STORE"))
+    if not uses:
+        return None
+    code = function.__code__
+    return Frame(code.co_filename, uses[0].positions.lineno, code.co_name)  # type: ignore[arg-type, union-attr]
+
+
+def _instructions(function: Any) -> list[dis.Instruction]:
+    return list(dis.get_instructions(function)) if hasattr(function, "__code__") else []
