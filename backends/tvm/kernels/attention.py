@@ -17,6 +17,7 @@ from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .gemm import accumulate, best_rows, counts, part, rows_cycles, tasks, tiles, zeros
 
+_CHUNK = 256  # keys whose weights are summed on their own
 _LOWEST = -3.4028234663852886e38
 
 
@@ -218,12 +219,17 @@ class Attention(Kernel):
         """Scores become exp(score - maximum); factors[query] = 1 / their sum, 0 for a query that sees no key."""
         width, lanes, vectors = self.lanes * self.query_vectors, self.lanes, -(-count // self.lanes)
         sums = zeros(1, vectors, lanes)
-        with B.serial(visible) as key:
+        with B.serial((visible + (_CHUNK - 1)) // _CHUNK) as chunk:  # one running sum of thousands would round too often
+            start = B.bind(chunk * _CHUNK)
+            partial = zeros(1, vectors, lanes)
+            with B.serial(B.min(B.int32(_CHUNK), visible - start)) as key:
+                for j in range(vectors):
+                    at = B.bind((start + key) * width + j * lanes)
+                    weight = vmath.exp_nonpositive(B.bind(scores.load(at, lanes) - maxima[j]))
+                    scores.store(at, weight, lanes)
+                    partial[j] = partial[j] + weight
             for j in range(vectors):
-                at = B.bind(key * width + j * lanes)
-                weight = vmath.exp_nonpositive(B.bind(scores.load(at, lanes) - maxima[j]))
-                scores.store(at, weight, lanes)
-                sums[j] = sums[j] + weight
+                sums[j] = sums[j] + partial[j]
         zero, one = broadcast(B.float32(0), lanes), broadcast(B.float32(1), lanes)
         for j in range(vectors):
             total = B.bind(sums[j])
@@ -248,6 +254,7 @@ class Attention(Kernel):
                     visible,
                     lambda i, key: weights.load(key * width + row + i),
                     lambda j, key: v.load(key * self.v.row + start + j * lanes, lanes, count=valid[j]),
+                    most=self.keys,
                 )
                 for i in range(rows):
                     factor = broadcast(B.bind(factors.load(row + i)), lanes)

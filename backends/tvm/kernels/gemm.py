@@ -10,6 +10,7 @@ from tvm.tirx.script import builder as B
 from .base import Expr, Registers, broadcast
 
 _UNROLL = 4  # depth steps a loop iteration: enough to hide the loop, few enough for the micro-op cache
+_CHUNK = 256  # depth steps summed on their own
 
 
 def zeros(rows: int, vectors: int, lanes: int) -> Registers:
@@ -28,12 +29,52 @@ def accumulate(
     left: Callable[[int, Expr], Expr],
     right: Callable[[int, Expr], Expr],
     meanwhile: Callable[[Expr], None] | None = None,
+    most: int | None = None,
 ) -> None:
     """Add the sum over `k < depth` of `left(i, k) * right(j, k)` to slot `i * vectors + j` of `tile`.
 
-    `left` gives a scalar, `right` a vector. `depth` may be an expression.
+    `left` gives a scalar, `right` a vector. `depth` may be an expression, bounded by `most`. Deep sums are made in
+    chunks, because the rounding error of one long running sum grows with its length. `meanwhile(b)` is emitted before
+    each four depth steps from `4 * b` on.
     """
 
+    def add(start: Expr, length: int | Expr) -> None:
+        _add(tile, rows, vectors, start, length, left, right, meanwhile)
+
+    most = depth if isinstance(depth, int) else most
+    if most is not None and most <= _CHUNK * 3 // 2:
+        add(B.int32(0), depth)
+        return
+    totals = Registers(rows * vectors, tile.lanes)
+    for slot in range(rows * vectors):
+        totals[slot] = tile[slot]
+
+    def chunk(start: Expr, length: int | Expr) -> None:
+        for slot in range(rows * vectors):
+            tile[slot] = broadcast(B.float32(0), tile.lanes)
+        add(start, length)
+        for slot in range(rows * vectors):
+            totals[slot] = totals[slot] + tile[slot]
+
+    with B.serial(depth // _CHUNK) as index:
+        chunk(B.bind(index * _CHUNK), _CHUNK)
+    rest = depth % _CHUNK
+    if not isinstance(rest, int) or rest:
+        chunk(depth - rest if isinstance(rest, int) else B.bind(depth - rest), rest)
+    for slot in range(rows * vectors):
+        tile[slot] = totals[slot]
+
+
+def _add(
+    tile: Registers,
+    rows: int,
+    vectors: int,
+    start: Expr,
+    length: int | Expr,
+    left: Callable[[int, Expr], Expr],
+    right: Callable[[int, Expr], Expr],
+    meanwhile: Callable[[Expr], None] | None,
+) -> None:
     def step(k: Expr) -> None:
         columns = [B.bind(right(j, k)) for j in range(vectors)]
         for i in range(rows):
@@ -42,22 +83,21 @@ def accumulate(
                 slot = i * vectors + j
                 tile[slot] = tile[slot] + value * columns[j]
 
-    whole = depth // _UNROLL
-    if not isinstance(depth, int) or whole > 2:
+    whole = length // _UNROLL
+    rest = 0
+    if not isinstance(length, int) or whole > 2:
         with B.serial(whole) as block:
             if meanwhile is not None:
-                meanwhile(block)
+                meanwhile(start // _UNROLL + block)
             for u in range(_UNROLL):
-                step(B.bind(block * _UNROLL + u))
+                step(B.bind(start + (block * _UNROLL + u)))
         rest = whole * _UNROLL
-    else:
-        rest = 0
-    if not isinstance(depth, int):
-        with B.serial(depth - rest) as k:
-            step(B.bind(rest + k))
+    if not isinstance(length, int):
+        with B.serial(length - rest) as k:
+            step(B.bind(start + (rest + k)))
         return
-    for k in range(rest, depth):
-        step(B.int32(k))
+    for k in range(rest, length):
+        step(start + k)
 
 
 def tiles(total: int, size: int, body: Callable[[Expr, int], None], limit: Expr | None = None) -> None:
