@@ -6,6 +6,7 @@ import linecache
 import logging
 import re
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ _NOISY_LOGGERS = (
     "torch._subclasses.fake_tensor",
     "torch.export._trace",
     "torch.fx.experimental.symbolic_shapes",
+)
+_NOISY_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The tensor attributes? self\.model\.",
 )
 
 
@@ -76,13 +81,16 @@ def explain(error: Exception) -> CaptureError:
 
 @contextmanager
 def quiet_export() -> Iterator[None]:
-    """Keep torch.export from logging what the CaptureError says better."""
+    """Keep torch.export from saying what the CaptureError says better, and from warning about its own insides."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     before = [logger.disabled for logger in loggers]
     try:
-        for logger in loggers:
-            logger.disabled = True
-        yield
+        with warnings.catch_warnings():
+            for message in _NOISY_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            for logger in loggers:
+                logger.disabled = True
+            yield
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled

@@ -83,7 +83,7 @@ def from_exported(exported: ExportedProgram) -> Program:
         str(spec.arg.name) for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
     )
     positional = names if len(names) == len(args) + len(kwargs) else ()
-    with torch.no_grad():
+    with torch.no_grad(), quiet_export():
         decomposed = exported.run_decompositions(decomposition_table())
     signature = Signature(positional[: len(args)], arguments, named)
     return Program(
