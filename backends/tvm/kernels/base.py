@@ -73,6 +73,10 @@ class Access:
         address = B.address_of(self._buffer[self._base + index])
         B.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", address, B.int32(0), B.int32(2), B.int32(1)))
 
+    def address(self, index: Expr) -> Expr:
+        """A pointer to the element at `index`."""
+        return B.address_of(self._buffer[self._base + index])
+
     def shifted(self, offset: Expr) -> Access:
         """The same memory seen from `offset` elements further on."""
         return Access(self._buffer, B.bind(self._base + offset), self.dtype)
