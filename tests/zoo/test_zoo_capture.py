@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from fxpress.capturing import capture
 from fxpress.verifier import verify
+from zoo import ZOO
 
 pytest.importorskip("transformers", reason="the zoo needs transformers")
 
 
-def _load_zoo():
-    """This folder is no package: import the file beside this one, once."""
-    name = "fxpress_zoo"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("zoo.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-zoo = _load_zoo()
 QUICK = (
     "mobilenet_v2",
     "resnet",
@@ -39,13 +24,13 @@ QUICK = (
     "t5",
     "wav2vec2",
 )
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in zoo.ZOO]
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ZOO]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_capture_computes_what_the_model_computes(name):
-    model, args, kwargs = zoo.ZOO[name]()
+    model, args, kwargs = ZOO[name]()
     with torch.no_grad():
         expected = model(*args, **kwargs)
     program = capture(model, args, kwargs)
@@ -62,11 +47,11 @@ def test_capture_computes_what_the_model_computes(name):
 
 
 def test_zoo_is_the_same_every_time():
-    first, _, inputs = zoo.ZOO["bert"]()
-    second, _, again = zoo.ZOO["bert"]()
+    first, _, inputs = ZOO["bert"]()
+    second, _, again = ZOO["bert"]()
     assert all(torch.equal(x, y) for x, y in zip(first.parameters(), second.parameters(), strict=True))
     assert torch.equal(inputs["input_ids"], again["input_ids"])
 
 
 def test_zoo_is_large_enough():
-    assert len(zoo.ZOO) >= 100
+    assert len(ZOO) >= 100
