@@ -42,7 +42,15 @@ NORMALIZE = (
 VIEWS = ("compose-views", "unflatten-linear", "compose-views")
 """At most one reshape or permute where there were several."""
 
-ATTENTION = ("recognize-attention", "fold-constants", "simplify-mask", "group-heads", "merge-qkv")
+ATTENTION = (
+    "fold-constants",
+    "merge-duplicates",
+    "recognize-attention",
+    "fold-constants",
+    "simplify-mask",
+    "group-heads",
+    "merge-qkv",
+)
 """Attention as one op, its layers merged. Before epilogues are fused: a layer with one is not merged."""
 
 FUSE = (
@@ -56,8 +64,8 @@ FUSE = (
 )
 """More work a kernel."""
 
-LAYOUT = ("assign-layouts", "compose-views")
-"""Channels last where kernels want it, and the views this leaves in a row as one."""
+LAYOUT = ("assign-layouts", "compose-views", "fold-affine", "fuse-epilogue")
+"""Channels last where kernels want it; then what permutes had kept apart is fused."""
 
 CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")
 """What the passes before leave behind."""
