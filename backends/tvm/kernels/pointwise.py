@@ -15,7 +15,7 @@ from . import vmath
 from .base import Access, Expr, Kernel, Operand
 from .loops import LAUNCH_COST, Axis, blocks, collapse, nest
 from .pointwise_ops import POINTWISE, carrier, cast, emit, from_carrier, size_of, to_carrier
-from .transpose import emit_transpose, transposes
+from .transpose import block_of, emit_transpose
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,11 @@ class Pointwise(Kernel):
         steps = sum(POINTWISE[step.op].cost for step in self.program if step.op in POINTWISE)
         return math.prod(self.shape) * max(1, steps)
 
+    @property
+    def _is_word_copy(self) -> bool:
+        streams = (*self.inputs, *self.outputs)
+        return [step.op for step in self.program] == ["input"] and {s.dtype for s in streams} in ({"float32"}, {"int32"})
+
     def emit(self, *operands: Access) -> None:
         if 0 in self.shape:
             B.evaluate(B.int32(0))
@@ -93,8 +98,9 @@ class Pointwise(Kernel):
         strides = [stream.strides for stream in (*self.outputs, *self.inputs)] + unit
         axes = collapse(self.shape, strides)
         threads = self.threads if self.cost >= LAUNCH_COST else 1
-        if not any(step.op in POINTWISE for step in self.program) and transposes(axes, self):
-            emit_transpose(axes, operands[0], operands[1], self.vector_bytes, threads)
+        side = block_of(axes, self.vector_bytes // 4) if self._is_word_copy else 0
+        if side:
+            emit_transpose(axes, operands[0], operands[1], side, threads)
             return
         self._emit_rows(axes, operands, threads)
 
