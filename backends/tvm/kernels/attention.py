@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: softmax(scale * q @ k^T + mask) @ v, each block of queries from scores to output at once.
+"""Scaled dot-product attention, each block of queries from scores to output at once.
 
 Scores are computed transposed, keys down and queries across: the softmax then runs down the columns, without a single
 horizontal reduction, and neither keys nor values are copied. Only the block's queries are transposed first. The whole
@@ -43,6 +43,11 @@ class Mask:
     query: int
     key: int
     period: int
+
+    @property
+    def direct(self) -> bool:
+        """Whether scores can take it as it lies: one value for all queries, or floats dense over the queries."""
+        return self.query == 0 or (self.query == 1 and self.dtype == "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,7 @@ class Attention(Kernel):
             masked = None
             if self.mask is not None:
                 m = self.mask
-                masked = mask[0].shifted(batch % m.period * m.batch + head * m.head + first * m.query)
+                masked = m, mask[0].shifted(batch % m.period * m.batch + head * m.head + first * m.query)
             queries = scratch(self.depth * width)
             scores = scratch(self.keys * width)
             factors = scratch(width)
@@ -132,13 +137,14 @@ class Attention(Kernel):
                 queries.store(j * lanes * width + i, value, lanes, stride=width)
             if tail:
                 with B.serial(tail) as d:
-                    queries.store((vectors * lanes + d) * width + i, q.load(i * self.q.row + vectors * lanes + d) * scale)
+                    column = B.bind(vectors * lanes + d)
+                    queries.store(column * width + i, q.load(i * self.q.row + column) * scale)
 
     def _scores(
         self,
         queries: Access,
         k: Access,
-        mask: Access | None,
+        mask: tuple[Mask, Access] | None,
         scores: Access,
         maxima: Registers,
         first: Expr,
@@ -149,20 +155,16 @@ class Attention(Kernel):
         width, lanes, vectors = self.lanes * self.query_vectors, self.lanes, -(-count // self.lanes)
         for j in range(vectors):
             maxima[j] = broadcast(B.float32(_LOWEST), lanes)
-        transposed = self.mask is not None and self.mask.query not in (0, 1)
-        if transposed:
-            self._transpose_mask(mask, scores, count)
+        if mask is not None and not mask[0].direct:
+            self._transpose_mask(*mask, scores, count)
 
-        def addend(key: Expr, j: int) -> Expr:
-            if transposed:
+        def addend(where: Mask, values: Access, key: Expr, j: int) -> Expr:
+            if not where.direct:
                 return scores.load(key * width + j * lanes, lanes)
-            at = key * self.mask.key
-            if self.mask.query == 0:
-                return broadcast(self._additive(mask.load(at), 1), lanes)
-            valid = min(lanes, count - j * lanes)
-            if self.mask.dtype == "float32":
-                return mask.load(at + j * lanes, lanes, count=None if valid == lanes else valid)
-            return self._additive(mask.load(at + j * lanes, lanes), lanes)
+            at = key * where.key
+            if where.query == 0:
+                return broadcast(_additive(where.dtype, values.load(at), 1), lanes)
+            return values.load(at + j * lanes, lanes, count=counts(count, lanes)[j])
 
         def tile(row: Expr, rows: int) -> None:
             sums = zeros(rows, vectors, lanes)
@@ -179,7 +181,7 @@ class Attention(Kernel):
                 for j in range(vectors):
                     score = sums[i * vectors + j]
                     if mask is not None:
-                        score = score + addend(row + i, j)
+                        score = score + addend(*mask, row + i, j)
                     if self.causal:
                         query = broadcast(first + j * lanes, lanes) + B.ramp(B.int32(0), 1, lanes)
                         seen = broadcast(row + i, lanes) <= query
@@ -190,20 +192,15 @@ class Attention(Kernel):
 
         tiles(self.keys, self.key_rows, tile, visible if self.causal else None)
 
-    def _additive(self, value: Expr, lanes: int) -> Expr:
-        if self.mask.dtype == "float32":
-            return value
-        hidden = broadcast(B.float32(-float("inf")), lanes)
-        return vmath.select(value, broadcast(B.float32(0), lanes), hidden)
-
-    def _transpose_mask(self, mask: Access, scores: Access, count: int) -> None:
+    def _transpose_mask(self, where: Mask, mask: Access, scores: Access, count: int) -> None:
+        """scores[key][query] = what the mask adds to that score."""
         width, lanes = self.lanes * self.query_vectors, self.lanes
         vectors, tail = divmod(self.keys, lanes)
         with B.serial(count) as i:
-            row = mask.shifted(i * self.mask.query)
+            row = mask.shifted(i * where.query)
 
             def copy(key: Expr, lanes: int) -> None:
-                value = self._additive(row.load(key * self.mask.key, lanes, stride=self.mask.key), lanes)
+                value = _additive(where.dtype, row.load(key * where.key, lanes, stride=where.key), lanes)
                 scores.store(key * width + i, value, lanes, stride=width)
 
             if vectors:
@@ -219,7 +216,8 @@ class Attention(Kernel):
         """Scores become exp(score - maximum); factors[query] = 1 / their sum, 0 for a query that sees no key."""
         width, lanes, vectors = self.lanes * self.query_vectors, self.lanes, -(-count // self.lanes)
         sums = zeros(1, vectors, lanes)
-        with B.serial((visible + (_CHUNK - 1)) // _CHUNK) as chunk:  # one running sum of thousands would round too often
+        # One running sum of thousands of weights would round too often.
+        with B.serial((visible + (_CHUNK - 1)) // _CHUNK) as chunk:
             start = B.bind(chunk * _CHUNK)
             partial = zeros(1, vectors, lanes)
             with B.serial(B.min(B.int32(_CHUNK), visible - start)) as key:
@@ -336,3 +334,11 @@ class Attention(Kernel):
             key_rows=best_rows(keys, query_vectors, registers),
             value_tile=value_tile(query_vectors * lanes),
         )
+
+
+def _additive(dtype: str, value: Expr, lanes: int) -> Expr:
+    """What a mask element adds to a score: itself, or for a bool nothing where true and -inf where false."""
+    if dtype == "float32":
+        return value
+    hidden = broadcast(B.float32(-float("inf")), lanes)
+    return vmath.select(value, broadcast(B.float32(0), lanes), hidden)

@@ -167,7 +167,7 @@ def either(condition: Expr, first: int, second: int, body: Callable[[int], None]
 
 
 def part(index: Expr, total: int, size: int, body: Callable[[int], None]) -> None:
-    """Run `body` on the length of part `index` of `total` cut into parts of `size`, of which the last may be shorter."""
+    """Run `body` on the length of part `index` of `total` cut into parts of `size`; the last may be shorter."""
     parts = -(-total // size)
     last = total - (parts - 1) * size
     either(index < parts - 1, size if parts > 1 else last, last, body)

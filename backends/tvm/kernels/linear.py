@@ -40,8 +40,8 @@ class Linear(Kernel):
     """y[m, n] = activation(x[m, k] @ W^T + bias + residual) for m = outer * inner rows.
 
     Operands: x, weight as `pack` gives it, bias [n] if `bias`, residual if it has rows, y.
-    A tile is `tile_rows` rows by `tile_vectors` vectors of `lanes` columns. `order` 'nm' walks the rows inside a panel of
-    weights (each core reads its share of the weights once), 'mn' the panels inside a block of `block` row tiles.
+    A tile is `tile_rows` rows by `tile_vectors` vectors of `lanes` columns. `order` 'nm' walks the rows inside a panel
+    of weights (each core reads its share of the weights once), 'mn' the panels inside a block of `block` row tiles.
     `prefetch` brings the next panel to L2 while one is used.
     """
 
@@ -153,7 +153,7 @@ class Linear(Kernel):
         for i in range(rows):
             for j in range(vectors):
                 value = tile[i * vectors + j]
-                if residual is not None:
+                if residual is not None and self.residual is not None:
                     value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=valid[j])
                 value = _activate(self.activation, value, lanes)
                 y.store(i * self.y.inner + j * lanes, value, lanes, count=valid[j])
@@ -222,8 +222,8 @@ def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: Target) -> 
         return "nm", 1 if level else min(tiles, target.cores)
     # Weights that fit in L2 leave room for a small block of x; the others are streamed, the more rarely the better.
     room = target.l2 // 8 if weight <= target.l2 // 2 else target.l2 // 3
-    blocks = -(-(-(-x // room)) // target.cores) * target.cores
-    return "mn", min(tiles, blocks)
+    rounds = -(-x // (room * target.cores))
+    return "mn", min(tiles, rounds * target.cores)
 
 
 def _activate(name: str, value: Expr, lanes: int) -> Expr:

@@ -36,9 +36,10 @@ class Steps:
 class Recurrent(Kernel):
     """One layer's walk through time, in `directions` directions of which the second is reversed.
 
-    Operands: gates [steps, batch, directions * G * hidden] (input's share, with its bias), weight as `pack` gives it, bias
-    [directions, G * hidden] if `bias`, h0 and for LSTM c0 [directions, batch, hidden] if `initial` (else zeros), then the
-    outputs y [steps, batch, directions * hidden], h [directions, batch, hidden] and for LSTM c. G is 3 for GRU, 4 for LSTM.
+    Operands: gates [steps, batch, directions * G * hidden] (input's share, with its bias), weight as `pack` gives it,
+    bias [directions, G * hidden] if `bias`, h0 and for LSTM c0 [directions, batch, hidden] if `initial` (else zeros),
+    then the outputs y [steps, batch, directions * hidden], h [directions, batch, hidden] and for LSTM c.
+    G is 3 for GRU, 4 for LSTM.
     """
 
     name: ClassVar[str] = "recurrent"

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.attention import Attention, Heads, Mask
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 sdpa = torch.nn.functional.scaled_dot_product_attention

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.linear import Linear, Rows, pack
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "gelu": torch.nn.functional.gelu}

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.matmul import MatMul, Matrix
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 SIZES = st.sampled_from([1, 2, 7, 16, 19, 33, 64, 90])
@@ -45,7 +44,8 @@ def test_any_shape_and_order(data: Any) -> None:
             return torch.randn(*shape, columns, rows).transpose(-1, -2)
         return torch.randn(*shape, rows, columns)
 
-    check(data.draw(st.sampled_from(TARGETS)), batch, operand(m, k), operand(k, n), data.draw(st.sampled_from([1.0, 0.3])))
+    target, scale = data.draw(st.sampled_from(TARGETS)), data.draw(st.sampled_from([1.0, 0.3]))
+    check(target, batch, operand(m, k), operand(k, n), scale)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.linear import Linear
 from fxpress.backends.tvm.kernels.recurrent import GATES, Recurrent
