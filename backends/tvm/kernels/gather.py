@@ -60,7 +60,11 @@ class Lookup(Kernel):
             raise InvalidInput(f"packed lookup table must have outer 1, not {self.outer}")
 
     def operands(self) -> tuple[Operand, ...]:
-        return Operand("table", self.dtype), Operand("ids", self.ids_dtype), Operand("y", self.dtype, write=True)
+        return (
+            Operand("table", self.dtype),
+            Operand("ids", self.ids_dtype),
+            Operand("y", self.dtype, write=True),
+        )
 
     def describe(self) -> str:
         packed = f" packed by {self.panel}" if self.panel else ""
@@ -71,7 +75,10 @@ class Lookup(Kernel):
         if work == 0:
             B.evaluate(B.int32(0))
             return
-        axes = [Axis(self.outer, (self.out_strides[0], self.strides[0])), Axis(self.count, (self.out_strides[1], 0))]
+        axes = [
+            Axis(self.outer, (self.out_strides[0], self.strides[0])),
+            Axis(self.count, (self.out_strides[1], 0)),
+        ]
         lanes = self.vector_bytes // size_of(self.dtype)
         with nest(axes, self.threads if work >= LAUNCH_COST else 1) as where:
             y_row, start = offset_of(where, axes, 0), offset_of(where, axes, 1)

@@ -44,10 +44,14 @@ class LayerNorm(Kernel):
 
     def __post_init__(self) -> None:
         if not 1 <= self.trailing <= len(self.shape):
-            raise InvalidInput(f"normalised dimensions must be 1 to {len(self.shape)} many, not {self.trailing}")
+            raise InvalidInput(
+                f"normalised dimensions must be 1 to {len(self.shape)} many, not {self.trailing}"
+            )
         for strides in (self.strides, self.out_strides):
             if not _dense(self.shape[-self.trailing :], strides[-self.trailing :]):
-                raise InvalidInput(f"normalised dimensions must be dense, not of strides {strides!r}; copy the view")
+                raise InvalidInput(
+                    f"normalised dimensions must be dense, not of strides {strides!r}; copy the view"
+                )
 
     @property
     def size(self) -> int:
@@ -63,7 +67,9 @@ class LayerNorm(Kernel):
 
     def describe(self) -> str:
         rows = math.prod(self.shape) // max(self.size, 1)
-        return f"{'rms' if self.rms else 'layer'}-norm {rows}x{self.size}{' +residual' if self.residual else ''}"
+        return (
+            f"{'rms' if self.rms else 'layer'}-norm {rows}x{self.size}{' +residual' if self.residual else ''}"
+        )
 
     def emit(self, *operands: Access) -> None:
         given = dict(zip((operand.name for operand in self.operands()), operands, strict=True))
@@ -98,7 +104,9 @@ class LayerNorm(Kernel):
                 first = load
 
             def square(start: Expr, lanes: int) -> Expr:
-                value = hold(first(start, lanes) if mean is None else first(start, lanes) - broadcast(mean, lanes))
+                value = hold(
+                    first(start, lanes) if mean is None else first(start, lanes) - broadcast(mean, lanes)
+                )
                 return value * value
 
             scale = hold(rsqrt(mean_of(self.size, self.lanes, square) + constant(self.eps, "float32")))
@@ -209,9 +217,7 @@ class GroupNorm(Kernel):
             emit = self._emit_last if last else self._emit_first
             emit(given, x_base, y_base, first, together)
 
-    def _affine(
-        self, given: dict[str, Access], channel: Expr, mean: Expr, scale: Expr
-    ) -> tuple[Expr, Expr]:
+    def _affine(self, given: dict[str, Access], channel: Expr, mean: Expr, scale: Expr) -> tuple[Expr, Expr]:
         # what a channel is multiplied by and what is added then
         if self.weight:
             scale = hold(scale * given["weight"].load(channel))
@@ -237,7 +243,9 @@ class GroupNorm(Kernel):
                 base = offset_of(where, [channel, *outer], 1, x_base)
                 stride = row.strides[1]
                 value = sum_of(
-                    row.size, self.lanes, lambda i, lanes: element(x.load(base + i * stride, lanes, stride), lanes)
+                    row.size,
+                    self.lanes,
+                    lambda i, lanes: element(x.load(base + i * stride, lanes, stride), lanes),
                 )
                 total[0] = total[0] + value
             return hold(total[0] * constant(1.0 / count, "float32"))
@@ -268,7 +276,9 @@ class GroupNorm(Kernel):
         count = size * math.prod(self.shape[2:])
         sums, means, factors = scratch(width), scratch(width), scratch(width)
 
-        def over_groups(element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]) -> None:
+        def over_groups(
+            element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]
+        ) -> None:
             # sums every channel over space, then every group over its channels; `write(group, mean)` takes the result
             run(width, self.lanes, lambda c, lanes, slot: sums.store(c, constant(0, "float32", lanes), lanes))
             with nest(space, 1) as where:

@@ -18,9 +18,7 @@ from . import vmath
 from .base import Expr
 from .vmath import convert, element_of, hold, lanes_of, like, opaque, select
 
-_RANK = (
-    "bool uint8 int8 int16 uint16 int32 uint32 int64 uint64 float16 bfloat16 float32 float64".split()
-)
+_RANK = "bool uint8 int8 int16 uint16 int32 uint32 int64 uint64 float16 bfloat16 float32 float64".split()
 _SIZE = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2}
 DTYPES = tuple(_RANK)
 
@@ -292,9 +290,7 @@ POINTWISE: dict[str, Operation] = {
     "erf": _unary(vmath.erf, 25),
     **{
         name: _library(name)
-        for name in (
-            "exp2 log2 log10 tan asin acos atan sinh cosh asinh acosh atanh erfc lgamma".split()
-        )
+        for name in ("exp2 log2 log10 tan asin acos atan sinh cosh asinh acosh atanh erfc lgamma".split())
     },
     "atan2": _library("atan2", 2),
     "hypot": _library("hypot", 2),
@@ -317,7 +313,11 @@ POINTWISE: dict[str, Operation] = {
     "isnan": _test(B.isnan),
     "isinf": _test(lambda x: B.EQ(vmath.absolute(x), like(x, math.inf))),
     "isfinite": Operation(
-        lambda x: flag(vmath.absolute(x) < like(x, math.inf)) if _float(x) else vmath.constant(1, "int8", lanes_of(x)),
+        lambda x: (
+            flag(vmath.absolute(x) < like(x, math.inf))
+            if _float(x)
+            else vmath.constant(1, "int8", lanes_of(x))
+        ),
         1,
         common=True,
     ),
@@ -340,7 +340,9 @@ POINTWISE: dict[str, Operation] = {
 }
 
 
-def emit(name: str, arguments: list[Expr], dtypes: list[str], dtype: str, parameters: tuple[Any, ...] = ()) -> Expr:
+def emit(
+    name: str, arguments: list[Expr], dtypes: list[str], dtype: str, parameters: tuple[Any, ...] = ()
+) -> Expr:
     """Emit one operation on carriers of `dtypes`; returns the carrier of the result's `dtype`."""
     operation = POINTWISE[name]
     first = 1 if operation.condition else 0

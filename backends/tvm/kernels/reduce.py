@@ -95,7 +95,9 @@ class Reduce(Kernel):
         if self.op not in REDUCTIONS:
             raise InvalidInput(f"reduction must be one of {sorted(REDUCTIONS)}, not {self.op!r}")
         if not set(self.dims) <= set(range(len(self.shape))):
-            raise InvalidInput(f"reduced dimensions must be within 0 to {len(self.shape) - 1}, not {self.dims!r}")
+            raise InvalidInput(
+                f"reduced dimensions must be within 0 to {len(self.shape) - 1}, not {self.dims!r}"
+            )
 
     def operands(self) -> tuple[Operand, ...]:
         return Operand("x", self.dtype), Operand("y", self.out_dtype, write=True)
@@ -136,7 +138,12 @@ class Reduce(Kernel):
             with nest([*outer, Axis(steps, ())], threads) as (*where, step):
                 start = B.bind(B.min(step * lanes, row.size - lanes))
                 offsets = [
-                    B.bind(sum((i * a.strides[k] for i, a in zip(where, outer, strict=True)), start * row.strides[k]))
+                    B.bind(
+                        sum(
+                            (i * a.strides[k] for i, a in zip(where, outer, strict=True)),
+                            start * row.strides[k],
+                        )
+                    )
                     for k in (0, 1)
                 ]
                 value = self._emit_lanes(x, offsets[1], row.strides[1], lanes, reduced, 1)
@@ -144,7 +151,10 @@ class Reduce(Kernel):
             return
         lanes = min(wide, 1 << (reduced[-1].size.bit_length() - 1))
         with nest(kept, threads) as where:
-            offsets = [B.bind(sum((i * a.strides[k] for i, a in zip(where, kept, strict=True)), B.int32(0))) for k in (0, 1)]
+            offsets = [
+                B.bind(sum((i * a.strides[k] for i, a in zip(where, kept, strict=True)), B.int32(0)))
+                for k in (0, 1)
+            ]
             value = self._emit_lanes(x, offsets[1], 0, 1, reduced, lanes)
             y.store(offsets[0], from_carrier(value, self.out_dtype))
 
@@ -157,9 +167,13 @@ class Reduce(Kernel):
         if self.op in ("argmax", "argmin"):
             return source.extreme(self.op == "argmax")
         if self.op in ("var", "std"):
-            mean = hold(source.total(_MONOIDS["sum"]) * constant(1.0 / max(count, 1), source.dtype, kept_lanes))
+            mean = hold(
+                source.total(_MONOIDS["sum"]) * constant(1.0 / max(count, 1), source.dtype, kept_lanes)
+            )
             square = _Monoid(
-                lambda dtype: 0, _add, lambda v: _square(v - (mean if lanes_of(v) == kept_lanes else _spread(mean, v)))
+                lambda dtype: 0,
+                _add,
+                lambda v: _square(v - (mean if lanes_of(v) == kept_lanes else _spread(mean, v))),
             )
             free = max(count - self.correction, 0.0)
             variance = source.total(square) / constant(free, source.dtype, kept_lanes)
@@ -171,7 +185,9 @@ class Reduce(Kernel):
             terms = _Monoid(
                 lambda dtype: 0,
                 _add,
-                lambda v: vmath.exp(hold(opaque(v) - (shift if lanes_of(v) == kept_lanes else _spread(shift, v)))),
+                lambda v: vmath.exp(
+                    hold(opaque(v) - (shift if lanes_of(v) == kept_lanes else _spread(shift, v)))
+                ),
             )
             return hold(vmath.log(source.total(terms)) + shift)
         value = source.total(_MONOIDS[self.op])
@@ -193,7 +209,14 @@ class _Source:
     """The elements that one result, or one vector of results, is made of."""
 
     def __init__(
-        self, x: Access, offset: Expr, stride: int, kept_lanes: int, axes: Sequence[Axis], lanes: int, kernel: Reduce
+        self,
+        x: Access,
+        offset: Expr,
+        stride: int,
+        kept_lanes: int,
+        axes: Sequence[Axis],
+        lanes: int,
+        kernel: Reduce,
     ) -> None:
         self.x, self.offset, self.stride, self.kept_lanes, self.axes = x, offset, stride, kept_lanes, axes
         self.lanes, self.kernel = lanes, kernel
@@ -230,7 +253,9 @@ class _Source:
                     element = monoid.element(hold(self._load(base + (i * several + j) * step, self.lanes)))
                     accumulators[j] = monoid.join(accumulators[j], element)
             for j in range(count % several):
-                element = monoid.element(hold(self._load(base + (count - count % several + j) * step, self.lanes)))
+                element = monoid.element(
+                    hold(self._load(base + (count - count % several + j) * step, self.lanes))
+                )
                 accumulators[j] = monoid.join(accumulators[j], element)
             for j in range(several):
                 grand[0] = monoid.join(grand[0], accumulators[j])

@@ -94,7 +94,12 @@ class Resize(Kernel):
         if self.mode == "linear":
             low = hold(B.min(low, last))
             return [(low, hold(one - t)), (hold(B.min(low + 1, last)), t)]
-        weights = [_cubic_far(t + one), _cubic_near(t), _cubic_near(hold(one - t)), _cubic_far(hold(one - t) + one)]
+        weights = [
+            _cubic_far(t + one),
+            _cubic_near(t),
+            _cubic_near(hold(one - t)),
+            _cubic_far(hold(one - t) + one),
+        ]
         return [(hold(B.max(B.min(low + (k - 1), last), 0)), weight) for k, weight in enumerate(weights)]
 
 
@@ -134,4 +139,6 @@ def resize_kernel(
     out_shape = (*shape[:2], *out_spatial)
     layout = tuple(strides), tuple(out_strides)
     corners = align_corners and mode in ("linear", "cubic")
-    return Resize(mode, tuple(shape), out_shape, tuple(ratios), corners, *layout, target.vector.lanes, target.cores)
+    return Resize(
+        mode, tuple(shape), out_shape, tuple(ratios), corners, *layout, target.vector.lanes, target.cores
+    )

@@ -56,7 +56,8 @@ class Softmax(Kernel):
             return
         kept = [d for d in range(len(self.shape)) if d != self.dim]
         axes = collapse(
-            [self.shape[d] for d in kept], [[self.out_strides[d] for d in kept], [self.strides[d] for d in kept]]
+            [self.shape[d] for d in kept],
+            [[self.out_strides[d] for d in kept], [self.strides[d] for d in kept]],
         )
         along = Axis(self.shape[self.dim], (self.out_strides[self.dim], self.strides[self.dim]))
         threads = self.threads if self.flops() >= LAUNCH_COST else 1

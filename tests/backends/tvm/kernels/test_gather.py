@@ -59,7 +59,9 @@ def test_ids_out_of_range_are_clamped_or_wrapped(target: Target) -> None:
     table, ids = torch.randn(10, 8), torch.tensor([-1, 10, 9, 1 << 40, -(1 << 40), -10])
     clamped = look_up(lookup_kernel(1, 10, 8, 6, "int64", "float32", target), target, table, ids)[0]
     assert torch.equal(clamped, table[ids.clamp(0, 9)])
-    wrapped = look_up(lookup_kernel(1, 10, 8, 6, "int64", "float32", target, wrap=True), target, table, ids)[0]
+    wrapped = look_up(lookup_kernel(1, 10, 8, 6, "int64", "float32", target, wrap=True), target, table, ids)[
+        0
+    ]
     assert torch.equal(wrapped, table[[9, 9, 9, 9, 0, 0]])
 
 
@@ -70,7 +72,10 @@ def test_gather(data: Any) -> None:
     shape = [data.draw(st.integers(1, 9)) for _ in range(rank)]
     dim, target = data.draw(st.integers(0, rank - 1)), data.draw(st.sampled_from(TARGETS))
     x = torch.randn(shape).permute(data.draw(st.permutations(range(rank))))
-    wanted = [data.draw(st.integers(1, n)) if d != dim else data.draw(st.integers(1, 20)) for d, n in enumerate(x.shape)]
+    wanted = [
+        data.draw(st.integers(1, n)) if d != dim else data.draw(st.integers(1, 20))
+        for d, n in enumerate(x.shape)
+    ]
     ids = torch.randint(0, x.shape[dim], wanted)
     out = torch.zeros(wanted)
     kernel = gather_kernel(

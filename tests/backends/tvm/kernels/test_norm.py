@@ -45,7 +45,16 @@ def test_layer_norm(data: Any) -> None:
         return value if shift is None else value + shift
 
     kernel = layer_norm_kernel(
-        shape, trailing, x.stride(), x.stride(), 1e-5, target, weight=weight, bias=bias, rms=rms, residual=residual
+        shape,
+        trailing,
+        x.stride(),
+        x.stride(),
+        1e-5,
+        target,
+        weight=weight,
+        bias=bias,
+        rms=rms,
+        residual=residual,
     )
     out = torch.zeros(shape)
     operands = [x, *[r] * residual, *[w] * weight, *[b] * bias, out]
@@ -65,7 +74,9 @@ def test_group_norm(data: Any) -> None:
     weight, bias = data.draw(st.booleans()), data.draw(st.booleans())
     w, b, target = torch.randn(groups * size), torch.randn(groups * size), data.draw(st.sampled_from(TARGETS))
     out = torch.empty_strided(x.shape, x.stride())
-    kernel = group_norm_kernel(x.shape, groups, x.stride(), out.stride(), 1e-3, target, weight=weight, bias=bias)
+    kernel = group_norm_kernel(
+        x.shape, groups, x.stride(), out.stride(), 1e-3, target, weight=weight, bias=bias
+    )
     CompiledKernel(kernel, target)(*(t.numpy() for t in [x, *[w] * weight, *[b] * bias, out]))
 
     def reference(dtype: torch.dtype) -> torch.Tensor:
@@ -88,7 +99,9 @@ def test_nan_stays_in_its_row(target: Target) -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(InvalidInput, match=r"^normalised dimensions must be dense, not of strides \(1, 3\); copy the view$"):
+    with pytest.raises(
+        InvalidInput, match=r"^normalised dimensions must be dense, not of strides \(1, 3\); copy the view$"
+    ):
         layer_norm_kernel((3, 4), 1, (1, 3), (4, 1), 1e-5, TARGETS[0])
     with pytest.raises(InvalidInput, match=r"^normalised dimensions must be 1 to 2 many, not 3$"):
         layer_norm_kernel((3, 4), 3, (4, 1), (4, 1), 1e-5, TARGETS[0])

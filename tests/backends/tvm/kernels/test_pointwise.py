@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,7 +26,23 @@ from fxpress.errors import InvalidInput
 from fxpress.target import Target
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
-FLOATS = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, 1.5, -7.0, 3.0, 100.0, 1e-3]
+FLOATS = [
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    2.5,
+    -2.5,
+    0.5,
+    1.5,
+    -7.0,
+    3.0,
+    100.0,
+    1e-3,
+]
 INTEGERS = [0, 1, -1, 2, -2, 3, -3, 7, -7, 100, -100, 55, 13, -13, 120]
 
 UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -117,7 +132,9 @@ def run(kernel: Pointwise, target: Target, inputs: list[torch.Tensor], outputs: 
     CompiledKernel(kernel, target)(*(t.numpy() for t in [*inputs, *outputs]))
 
 
-def all_at_once(target: Target, table: dict[str, Callable[..., torch.Tensor]], inputs: list[torch.Tensor]) -> None:
+def all_at_once(
+    target: Target, table: dict[str, Callable[..., torch.Tensor]], inputs: list[torch.Tensor]
+) -> None:
     """Check every operation of the table in one kernel with an output each."""
     program = [Instruction("input", (), name_of(x.dtype), (i,)) for i, x in enumerate(inputs)]
     arguments = tuple(range(len(inputs)))
@@ -138,7 +155,10 @@ def all_at_once(target: Target, table: dict[str, Callable[..., torch.Tensor]], i
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_float_operations(target: Target, dtype: torch.dtype) -> None:
-    x, y = (g.reshape(-1).contiguous() for g in torch.meshgrid(*[torch.tensor(FLOATS, dtype=dtype)] * 2, indexing="ij"))
+    x, y = (
+        g.reshape(-1).contiguous()
+        for g in torch.meshgrid(*[torch.tensor(FLOATS, dtype=dtype)] * 2, indexing="ij")
+    )
     all_at_once(target, UNARY, [x])
     all_at_once(target, BINARY, [x, y])
 
@@ -148,7 +168,18 @@ def test_float_operations(target: Target, dtype: torch.dtype) -> None:
 def test_integer_operations(target: Target, dtype: torch.dtype) -> None:
     x, y = (g.reshape(-1) for g in torch.meshgrid(*[torch.tensor(INTEGERS, dtype=dtype)] * 2, indexing="ij"))
     x, y = x[y != 0].contiguous(), y[y != 0].contiguous()
-    floats = {"reciprocal", "pow", "frac", "nextafter", "logaddexp", "hypot", "erfc", "copysign", "atan2", "lgamma"}
+    floats = {
+        "reciprocal",
+        "pow",
+        "frac",
+        "nextafter",
+        "logaddexp",
+        "hypot",
+        "erfc",
+        "copysign",
+        "atan2",
+        "lgamma",
+    }
     all_at_once(target, {k: f for k, f in UNARY.items() if k not in floats}, [x])
     all_at_once(target, {k: f for k, f in BINARY.items() if k not in floats}, [x, y])
     all_at_once(target, BITWISE, [x, y.abs() % 7])
@@ -160,7 +191,9 @@ def test_every_cast(target: Target) -> None:
     for source in dtypes:
         if source == "bfloat16":
             continue  # numpy has none; it is reached as the middle of a chain below
-        x = torch.tensor([0, 1, 2, 3, 5, 7, 100, 64, 33, 12, 1, 0, 9, 8, 4, 90, 77]).to(getattr(torch, source))
+        x = torch.tensor([0, 1, 2, 3, 5, 7, 100, 64, 33, 12, 1, 0, 9, 8, 4, 90, 77]).to(
+            getattr(torch, source)
+        )
         program = [Instruction("input", (), source, (0,))]
         outputs = []
         for wanted in dtypes:

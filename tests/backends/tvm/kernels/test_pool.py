@@ -18,11 +18,15 @@ from fxpress.target import Target
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 
 
-def pool(op: str, x: torch.Tensor, expected: torch.Tensor, windows: list[Window], target: Target, **options: Any) -> None:
+def pool(
+    op: str, x: torch.Tensor, expected: torch.Tensor, windows: list[Window], target: Target, **options: Any
+) -> None:
     last = x.stride(1) == 1
     out = torch.zeros(expected.shape)
     out = out.movedim(1, -1).contiguous().movedim(-1, 1) if last else out
-    kernel = pool_kernel(op, x.shape, expected.shape[2:], windows, x.stride(), out.stride(), target, **options)
+    kernel = pool_kernel(
+        op, x.shape, expected.shape[2:], windows, x.stride(), out.stride(), target, **options
+    )
     CompiledKernel(kernel, target)(x.numpy(), out.numpy())
     torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 

@@ -33,7 +33,9 @@ def test_every_mode(data: Any) -> None:
     factor = data.draw(st.sampled_from([None, 1.7, 2.0, 3.0, 0.6]))
     factor = factor if factor is None or min(int(n * factor) for n in sizes) >= 1 else 2.0
     if factor is None:
-        expected = F.interpolate(x, [data.draw(st.integers(1, 20)) for _ in sizes], mode=theirs, align_corners=align)
+        expected = F.interpolate(
+            x, [data.draw(st.integers(1, 20)) for _ in sizes], mode=theirs, align_corners=align
+        )
     else:
         expected = F.interpolate(x, scale_factor=factor, mode=theirs, align_corners=align)
     target, out = data.draw(st.sampled_from(TARGETS)), torch.empty_strided(expected.shape, expected.stride())
@@ -54,5 +56,7 @@ def test_every_mode(data: Any) -> None:
 def test_errors() -> None:
     with pytest.raises(InvalidInput, match=r"^resize mode must be one of \[.*\], not 'area'$"):
         resize_kernel("area", (1, 2, 3), (3,), (6, 3, 1), (6, 3, 1), TARGETS[0])
-    with pytest.raises(InvalidInput, match=r"^resized image must have at least one pixel, not shape \(1, 2, 0\)$"):
+    with pytest.raises(
+        InvalidInput, match=r"^resized image must have at least one pixel, not shape \(1, 2, 0\)$"
+    ):
         resize_kernel("nearest", (1, 2, 0), (3,), (6, 3, 1), (6, 3, 1), TARGETS[0])
