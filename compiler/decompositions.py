@@ -124,7 +124,7 @@ def _call(node: Node, op: Any, *args: Any, **kwargs: Any) -> Node:
 
 
 def _first_argument(node: Node) -> Node:
-    return node.args[0]  # type: ignore[return-value]
+    return node.args[0]
 
 
 def _to_reshape(node: Node) -> Node:
@@ -159,7 +159,7 @@ def _to_batch_norm(node: Node) -> Node | None:
 def _to_convolution(node: Node) -> Node | None:
     """`convolution` says with a flag what conv1d, conv_transpose2d, ... say with their names."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
-    dimensions = weight.meta["val"].dim() - 2  # type: ignore[union-attr]
+    dimensions = weight.meta["val"].dim() - 2
     if not 1 <= dimensions <= 3:
         return None
     if transposed:
@@ -171,7 +171,7 @@ def _to_convolution(node: Node) -> Node | None:
 
 def _to_expand(node: Node) -> Node:
     """`copy(x, source)` is `source` in the shape and dtype of x."""
-    x, source = (argument.meta["val"] for argument in node.args[:2])  # type: ignore[union-attr]
+    x, source = (argument.meta["val"] for argument in node.args[:2])
     result: Any = node.args[1]
     if source.dtype != x.dtype:
         result = _call(node, aten._to_copy.default, result, dtype=x.dtype)
@@ -183,7 +183,7 @@ def _without_defaults(node: Node) -> Node | None:
     """Where and how a new tensor lies in memory goes without saying."""
     device = node.kwargs.get("device")
     kwargs = {key: value for key, value in node.kwargs.items() if key == "dtype" and value is not None}
-    if len(kwargs) == len(node.kwargs) or (device is not None and torch.device(device).type != "cpu"):  # type: ignore[arg-type]
+    if len(kwargs) == len(node.kwargs) or (device is not None and torch.device(device).type != "cpu"):
         return None
     return _call(node, node.target, *node.args, **kwargs)
 

@@ -76,17 +76,17 @@ def _tensor_inputs(exported: ExportedProgram) -> list[str]:
 
 def _results(exported: ExportedProgram, output: Node) -> Iterator[Node]:
     specs = exported.graph_signature.output_specs
-    for spec, result in zip(specs, output.args[0], strict=True):  # type: ignore[arg-type]
+    for spec, result in zip(specs, output.args[0], strict=True):
         if isinstance(spec.arg, ConstantArgument):
             continue
         if not isinstance(spec.arg, TensorArgument):
             raise CaptureError(f"the model must return tensors, not a size that varies ({spec.arg.name})")
-        yield result  # type: ignore[misc]
+        yield result
 
 
 def _refuse_mutation(exported: ExportedProgram, inputs: dict[str, str]) -> None:
     output = exported.graph.output_node()
-    for spec, result in zip(exported.graph_signature.output_specs, output.args[0], strict=True):  # type: ignore[arg-type]
+    for spec, result in zip(exported.graph_signature.output_specs, output.args[0], strict=True):
         frame = _frame(result) if isinstance(result, Node) else None
         if spec.kind is OutputKind.USER_INPUT_MUTATION:
             raise capture_error(input_change(inputs[str(spec.target)]), frame)
@@ -112,17 +112,17 @@ def _is_random(node: Node) -> bool:
         return False
     if node.target is aten.scaled_dot_product_attention.default:
         dropout = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
-        return dropout != 0.0
+        return bool(dropout != 0.0)
     if node.target in (aten.lstm.input, aten.gru.input):
         dropout, train = node.args[5:7]
-        return dropout != 0.0 and train is True
+        return bool(dropout and train)
     return True
 
 
 def _constant(exported: ExportedProgram, target: str | None) -> torch.Tensor:
-    assert target is not None
-    value = exported.state_dict.get(target)
-    return value if value is not None else exported.constants[target]
+    values: dict[str | None, Any] = {**exported.constants, **exported.state_dict}
+    tensor: torch.Tensor = values[target]
+    return tensor
 
 
 def _constant_name(target: str | None, root: torch.nn.Module) -> str:
