@@ -210,9 +210,7 @@ class Attention(Kernel):
                 with B.serial(tail) as key:
                     copy(B.bind(vectors * lanes + key), 1)
 
-    def _softmax(
-        self, scores: Access, maxima: Registers, factors: Access, visible: Expr | int, count: int
-    ) -> None:
+    def _softmax(self, scores: Access, maxima: Registers, factors: Access, visible: Expr | int, count: int) -> None:
         """Scores become exp(score - maximum); factors[query] = 1 / their sum, 0 for a query that sees no key."""
         width, lanes, vectors = self.lanes * self.query_vectors, self.lanes, -(-count // self.lanes)
         sums = zeros(1, vectors, lanes)
@@ -233,9 +231,7 @@ class Attention(Kernel):
             total = B.bind(sums[j])
             factors.store(j * lanes, vmath.select(total.equal(zero), zero, one / total), lanes)
 
-    def _values(
-        self, weights: Access, v: Access, factors: Access, y: Access, visible: Expr | int, count: int
-    ) -> None:
+    def _values(self, weights: Access, v: Access, factors: Access, y: Access, visible: Expr | int, count: int) -> None:
         """y[query] = factors[query] * sum over keys of weights[key][query] * v[key]."""
         width, lanes = self.lanes * self.query_vectors, self.lanes
         rows, vectors = self.value_tile

@@ -120,9 +120,7 @@ class Linear(Kernel):
 
         return lines
 
-    def _tile(
-        self, operands: tuple[Access, ...], panel: Expr, columns: int, outer: Expr, row: Expr, rows: int
-    ) -> None:
+    def _tile(self, operands: tuple[Access, ...], panel: Expr, columns: int, outer: Expr, row: Expr, rows: int) -> None:
         named = dict(zip((op.name for op in self.operands()), operands, strict=True))
         lanes, valid = self.lanes, counts(columns, self.lanes)
         vectors = len(valid)

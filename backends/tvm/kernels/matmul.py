@@ -129,9 +129,7 @@ class MatMul(Kernel):
                     vectors,
                     self.k,
                     lambda i, k: left.load(i * self.a.row + k * self.a.column),
-                    lambda j, k: b.load(
-                        k * b_row + first + j * lanes, lanes, count=None if whole else valid[j]
-                    ),
+                    lambda j, k: b.load(k * b_row + first + j * lanes, lanes, count=None if whole else valid[j]),
                 )
                 for i in range(rows):
                     for j in range(vectors):

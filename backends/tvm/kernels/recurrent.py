@@ -103,9 +103,7 @@ class Recurrent(Kernel):
             state = scratch(3 * self.tile_rows * self.hidden)
             direction, block = B.bind(task // blocks), B.bind(task % blocks)
             first = B.bind(block * self.tile_rows)
-            part(
-                block, self.batch, self.tile_rows, lambda rows: self._walk(named, state, direction, first, rows)
-            )
+            part(block, self.batch, self.tile_rows, lambda rows: self._walk(named, state, direction, first, rows))
 
     def _walk(self, named: dict[str, Access], state: Access, direction: Expr, first: Expr | int, rows: int) -> None:
         """All steps for `rows` rows of the batch; `state` holds h of even steps, h of odd steps, and c."""
