@@ -44,6 +44,13 @@ class DirectConv(Kernel):
         """The register tile, loop order and block."""
         return f"{self.name} {self.tile.text()}"
 
+    @property
+    def packed_elements(self) -> int:
+        """Size of what `pack` returns, in floats."""
+        shape, lanes = self.shape, self.tile.lanes
+        vectors = -(-(shape.oc // shape.groups) // lanes)
+        return shape.groups * vectors * lanes * shape.taps * (shape.ic // shape.groups)
+
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
         """Lay out `weight` [oc, ic / groups, kh, kw] as this kernel reads it; returns a flat tensor.
 
@@ -204,5 +211,7 @@ class _Body:
             for u in range(rounds * unroll if rounds > 1 else 0, depth):
                 taps(here, weight, u)
 
+        if shape.taps == 0:  # a phase of a transposed convolution that no tap reaches
+            return
         with B.serial(kernel_h) as h, B.serial(kernel_w) as w:
             channels(h, w)

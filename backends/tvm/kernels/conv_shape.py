@@ -104,7 +104,11 @@ class ConvShape:
 
     def text(self) -> str:
         """The shape in a few words, for reports."""
-        parts = [f"{self.batch}x{self.height}x{self.width}", f"{self.ic}->{self.oc}", "k" + "x".join(map(str, self.kernel))]
+        parts = [
+            f"{self.batch}x{self.height}x{self.width}",
+            f"{self.ic}->{self.oc}",
+            "k" + "x".join(map(str, self.kernel)),
+        ]
         if self.stride != (1, 1):
             parts.append("s" + "x".join(map(str, self.stride)))
         if self.dilation != (1, 1):
@@ -155,4 +159,3 @@ def load_first(x: Access, index: Expr, lanes: int, count: int) -> Expr:
 def zeros(lanes: int) -> Expr:
     """A float32 vector of zeros."""
     return broadcast(B.float32(0), lanes)
-

@@ -72,13 +72,18 @@ def choose_conv_tile(shape: ConvShape, target: Target) -> ConvTile:
 def _register_tiles(shape: ConvShape, target: Target) -> Iterator[ConvTile]:
     oc = shape.oc // shape.groups
     lanes = bounded_lanes(oc, target.vector.lanes)
-    registers = target.vector.registers
+    most_sums = _most_sums(target)
     for vectors in range(1, min(4, -(-oc // lanes)) + 1):
-        most = registers * 7 // 8 // vectors
+        most = most_sums // vectors
         for columns in range(1, min(most, shape.width) + 1):
             yield ConvTile(lanes, vectors, columns)
         for lines in range(2, min(most // shape.width, shape.height) + 1):
             yield ConvTile(lanes, vectors, shape.width, lines)
+
+
+def _most_sums(target: Target) -> int:
+    """Registers that may hold sums; the rest are for weights and an input element."""
+    return target.vector.registers - 2 - target.vector.registers // 16
 
 
 def _cycles(tile: ConvTile, shape: ConvShape, target: Target) -> float:
@@ -90,7 +95,8 @@ def _cycles(tile: ConvTile, shape: ConvShape, target: Target) -> float:
     step = shape.stride[1] * shape.x_strides[2] * 4
     total = 0.0
     for panel_count, vectors in ((panels - 1, tile.vectors), (1, tile.last_panel(shape)[0])):
-        streamed = vectors * tile.lanes * 4 / _L2_BYTES_PER_CYCLE if depth * vectors * tile.lanes * 4 > target.l1 // 2 else 0
+        bytes_per_step = vectors * tile.lanes * 4
+        streamed = bytes_per_step / _L2_BYTES_PER_CYCLE if depth * bytes_per_step > target.l1 // 2 else 0
         for line_count, lines in ((down - 1, tile.lines), (1, last_lines)):
             for column_count, columns in ((across - 1, tile.columns), (1, last_columns)):
                 count = panel_count * line_count * column_count
@@ -100,8 +106,8 @@ def _cycles(tile: ConvTile, shape: ConvShape, target: Target) -> float:
                 if columns > _WAYS and step % _PAGE == 0:
                     loads *= 2  # the lines of x that the tile reads evict one another
                 cycle = max(sums / _FMA_PER_CYCLE, loads, _FMA_LATENCY, streamed) + 0.1 * (loads + streamed)
-                if sums + 2 * vectors > target.vector.registers - (lines == 1):
-                    cycle *= 1.05  # the code generator spills
+                if lines == 1 and sums > target.vector.registers * 13 // 16:
+                    cycle *= 1.05  # the code generator spills a register or two
                 total += count * (depth * cycle + _TILE_CYCLES + 2 * sums)
     return total
 

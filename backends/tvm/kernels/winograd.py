@@ -85,7 +85,10 @@ class WinogradWeights(Kernel):
             first = B.bind(vector * lanes)
             count = B.bind(tirx.max(tirx.min(self.oc - first, lanes), 0))
             taps = [
-                [B.bind(weight.load((i * 3 + j) * (self.ic * self.oc) + c * self.oc + first, lanes, count=count)) for j in range(3)]
+                [
+                    B.bind(weight.load((i * 3 + j) * (self.ic * self.oc) + c * self.oc + first, lanes, count=count))
+                    for j in range(3)
+                ]
                 for i in range(3)
             ]
             columns = [[_combine(row, [taps[i][j] for i in range(3)], lanes) for j in range(3)] for row in matrix]
@@ -117,22 +120,32 @@ class WinogradConv(Kernel):
 
     def __post_init__(self) -> None:
         if not possible(self.shape):
-            raise ValueError(f"shape must be 3x3 with stride, dilation and groups 1, not {self.shape.text()}; use DirectConv")
+            raise ValueError(
+                f"shape must be 3x3 with stride, dilation and groups 1, not {self.shape.text()}; use DirectConv"
+            )
 
     @classmethod
     def choose(cls, shape: ConvShape, target: Target, outputs: int | None = None) -> WinogradConv:
         """The kernel whose scratch memory fits the second cache of `target`."""
         lanes = target.vector.lanes
-        wide = target.vector.registers >= 32
         if outputs is None:
             outputs = 4 if min(shape.height, shape.width) > 7 else 2
-        across = -(-shape.width // outputs)
-        down = -(-shape.height // outputs)
-        row_bytes = across * (outputs + 2) ** 2 * (shape.ic + shape.oc) * 4
-        rows = max(1, min(-(-down * shape.batch // target.cores), target.l2 // 2 // row_bytes))
+        across, down = -(-shape.width // outputs), -(-shape.height // outputs)
+        points = (outputs + 2) ** 2
+        # Weights that do not stay in cache are read once a task: few large tasks. Else small scratch memory.
+        weights_stay = points * shape.ic * shape.oc * 4 <= target.l2 // 2
+        most_bytes = target.l2 // 4 if weights_stay else target.l2
+        row_bytes = across * points * (shape.ic + shape.oc) * 4
+
+        def lag(rows: int) -> tuple[int, int]:
+            """Rows of tiles that the busiest core works on; fewer tasks are better."""
+            return -(-(-(-down // rows) * shape.batch) // target.cores) * rows, -rows
+
+        rows = min((n for n in range(1, down + 1) if n == 1 or n * row_bytes <= most_bytes), key=lag)
         vectors = min(2, -(-shape.oc // lanes))
-        columns = min(rows * across, 12 if wide else 6)
-        return cls(shape, outputs, lanes, vectors, columns, min(rows, down))
+        most = 12 if target.vector.registers >= 32 else 6
+        columns = -(-rows * across // -(-rows * across // most))
+        return cls(shape, outputs, lanes, vectors, columns, rows)
 
     def weights(self) -> WinogradWeights:
         """The kernel that makes this kernel's weight operand from what `pack` returns."""
@@ -187,14 +200,18 @@ class WinogradConv(Kernel):
         x = x.shifted(x_at)
         matrix = _INPUT[m]
         size = m + 2
+        down, across = -(-shape.height // m), -(-shape.width // m)
         last_row, last_column = B.bind(shape.height + 2 - row * m), B.bind(shape.width + 2 - column * m)
         ragged_height = shape.height % m != 0 or -(-shape.height // m) % self.rows != 0
 
         def load(i: int, j: int, c: Expr, lanes: int, count: int) -> Expr:
             inside = []
-            if ragged_height:
+            # A mask that folds to all-false would be dropped by TVM and the load made whole: decide those cases here.
+            if (down == 1 and i >= shape.height + 2) or (across == 1 and j >= shape.width + 2):
+                return B.bind(zeros(lanes))
+            if ragged_height and down > 1:
                 inside.append(i < last_row)
-            if shape.width % m and j >= shape.width % m + 2:
+            if across > 1 and shape.width % m and j >= shape.width % m + 2:
                 inside.append(j < last_column)
             at = i * shape.x_strides[1] + j * shape.x_strides[2] + c
             if not inside:
@@ -306,9 +323,7 @@ class WinogradConv(Kernel):
 
 def possible(shape: ConvShape) -> bool:
     """Whether Winograd can compute `shape` at all."""
-    return (
-        shape.kernel == (3, 3) and shape.stride == (1, 1) and shape.dilation == (1, 1) and shape.groups == 1
-    )
+    return shape.kernel == (3, 3) and shape.stride == (1, 1) and shape.dilation == (1, 1) and shape.groups == 1
 
 
 def profitable(shape: ConvShape, target: Target) -> bool:

@@ -13,7 +13,12 @@ from fxpress.backends.tvm.kernels.conv_shape import ConvShape
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.target import Target
 
-ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "relu6": lambda x: x.clamp(0, 6), "silu": torch.nn.functional.silu}
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "relu6": lambda x: x.clamp(0, 6),
+    "silu": torch.nn.functional.silu,
+}
 GAP = 3  # elements between pixels' ends in strided views
 
 
@@ -97,7 +102,9 @@ def compare(
 
     source, _ = _place(padded.numpy(), shape.x_strides, problem.garbage)
     source = source[top * shape.x_strides[1] + left * shape.x_strides[2] :]
-    target_buffer, result = _place(np.zeros((problem.batch, height, width, problem.oc), np.float32), shape.y_strides, -7)
+    target_buffer, result = _place(
+        np.zeros((problem.batch, height, width, problem.oc), np.float32), shape.y_strides, -7
+    )
     packed = kernel.pack(weight).numpy()
     if prepare is not None:
         packed = prepare(packed)

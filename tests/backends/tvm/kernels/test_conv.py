@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fxpress.backends.tvm.kernels.base import Call, run_module
 from fxpress.backends.tvm.kernels.conv import DirectConv
+from fxpress.backends.tvm.kernels.harness import build
 from fxpress.target import Target
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -83,3 +85,16 @@ def test_wrong_weight_is_an_error(conv_problem):
     kernel = DirectConv.choose(shape, Target.parse("cpu{isa=avx2}"))
     with pytest.raises(ValueError, match=r"^weight must have shape \(4, 8, 1, 3\), not \(4, 8, 3, 3\)$"):
         kernel.pack(torch.zeros(4, 8, 3, 3))
+
+
+@pytest.mark.parametrize(("isa_name", "register"), [("avx2", "%ymm"), ("avx512", "%zmm")])
+def test_inner_loop_is_vector_multiply_adds(isa_name, register, conv_problem):
+    target = Target.parse(f"cpu{{isa={isa_name},cores=2}}")
+    kernel = DirectConv.choose(conv_problem(batch=1, height=14, width=14, ic=64, oc=64, kernel=(3, 3)).shape(), target)
+    calls = [Call(kernel, tuple((i, 0) for i in range(len(kernel.operands()))))]
+    lines = build(run_module(calls, len(kernel.operands())), target).mod.inspect_source("s").splitlines()
+    products = [line for line in lines if "vfmadd" in line]
+    tile = kernel.tile
+    assert len(products) >= tile.columns * tile.lines * tile.vectors * tile.unroll
+    assert all(register in line for line in products)
+    assert not any("mulss" in line or "mulps" in line for line in lines)
