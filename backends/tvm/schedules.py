@@ -1,4 +1,5 @@
-"""The default schedule of kernels made from TVM's operators, and the check that no loop nest goes without one."""
+"""The default schedule of kernels made from TVM's operators, and the check that no loop nest goes without
+one."""
 
 from __future__ import annotations
 
@@ -18,8 +19,10 @@ _TREATED = (tirx.ForKind.PARALLEL, tirx.ForKind.VECTORIZED, tirx.ForKind.UNROLLE
 def default_schedule(function: Any, target: Target) -> Any:
     """Schedule a TIR function made by `te.create_prim_func`; returns it without schedulable blocks.
 
-    Elementwise producers are inlined. Every other block's spatial loops are fused, shared between threads when the work pays
-    for it and vectorised; a reduction's start value gets its own loop. Blocks with a body of their own (sort, scan, scatter)
+    Elementwise producers are inlined. Every other block's spatial loops are fused, shared between threads
+    when the work pays
+    for it and vectorised; a reduction's start value gets its own loop. Blocks with a body of their own
+    (sort, scan, scatter)
     keep the loops TVM's operator gave them, declared serial where they are.
     """
     schedule = s_tir.Schedule(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}))
@@ -88,7 +91,8 @@ def _schedule_block(schedule: Any, block: Any, target: Target) -> None:
 def unscheduled_loops(module: tvm.IRModule) -> list[str]:
     """Name every loop nest of the module's TIR functions that nobody decided about.
 
-    A nest is decided about when a loop in it is parallel, vectorised, unrolled or declared serial, or its code is
+    A nest is decided about when a loop in it is parallel, vectorised, unrolled or declared serial, or its
+    code is
     written in vectors.
     """
     return [

@@ -31,8 +31,10 @@ def _row_number(ids: Access, at: Expr, rows: int, wrap: bool) -> Expr:
 class Lookup(Kernel):
     """y[o, i, :] = table[o, ids[i], :] for o < outer, i < count; ids are dense int32 or int64.
 
-    `strides` are the element strides (outer, row) of the table, whose rows are dense; `out_strides` (outer, count) those of y.
-    With `panel` = p > 0 the table, [rows, inner] with outer = 1, is packed as linear layers pack their weights:
+    `strides` are the element strides (outer, row) of the table, whose rows are dense; `out_strides` (outer,
+    count) those of y.
+    With `panel` = p > 0 the table, [rows, inner] with outer = 1, is packed as linear layers pack their
+    weights:
     element (v, d) lies at ((v // p) * inner + d) * p + v % p. `wrap` counts negative ids from the end.
     Use `lookup_kernel` to make one for a target.
     """
@@ -97,7 +99,8 @@ class Lookup(Kernel):
 
 @dataclass(frozen=True)
 class Gather(Kernel):
-    """y[i...] = x[i... with its index in `dim` replaced by ids[i...]], as torch.gather; ids are int32 or int64.
+    """y[i...] = x[i... with its index in `dim` replaced by ids[i...]], as torch.gather; ids are int32 or
+    int64.
 
     `shape` is that of ids and y, `size` the extent of x in `dim`; strides are in elements.
     Use `gather_kernel` to make one for a target.

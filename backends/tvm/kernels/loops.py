@@ -1,4 +1,5 @@
-"""Loop nests over strided operands: collapsing dimensions, sharing work between threads, walking short runs."""
+"""Loop nests over strided operands: collapsing dimensions, sharing work between threads, walking short
+runs."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def offset_of(position: Sequence[Expr], axes: Sequence[Axis], operand: int, star
 def vectors(
     axis: Axis, outer: Sequence[Axis], lanes: int, threads: int
 ) -> Iterator[tuple[int, list[Expr], list[Expr]]]:
-    """Walk `outer` and, innermost, `axis` in vectors; yields the lanes, each operand's offset, the outer indices.
+    """Walk `outer` and, innermost, `axis` in vectors; yields the lanes, each operand's offset, the outer
+    indices.
 
     A last vector that does not fit is moved back over its neighbour, so elements may be visited twice.
     """
@@ -104,7 +106,8 @@ def vectors(
 
 
 def run(count: int, lanes: int, body: Callable[[Expr, int, int], None], unroll: int = 1) -> None:
-    """Cover `count` adjacent elements once: `body(start, lanes, slot)` in a loop, then narrower for what is left.
+    """Cover `count` adjacent elements once: `body(start, lanes, slot)` in a loop, then narrower for what is
+    left.
 
     `slot` counts 0 to unroll - 1 within an iteration, for separate accumulators.
     """

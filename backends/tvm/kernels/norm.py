@@ -1,4 +1,5 @@
-"""Layer norm, RMS norm, group norm and instance norm. Mean and variance are taken in two passes, which is accurate."""
+"""Layer norm, RMS norm, group norm and instance norm. Mean and variance are taken in two passes, which is
+accurate."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class LayerNorm(Kernel):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over the last `trailing` dimensions; float32.
 
     `rms` leaves out the mean. The trailing dimensions of x and y must be dense; weight and bias are dense.
-    With `residual` a second input, laid out as x, is added to x first. Operands: x, residual?, weight?, bias?, y.
+    With `residual` a second input, laid out as x, is added to x first. Operands: x, residual?, weight?,
+    bias?, y.
     Use `layer_norm_kernel` to make one for a target.
     """
 
@@ -164,10 +166,13 @@ def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 @dataclass(frozen=True)
 class GroupNorm(Kernel):
-    """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over each of `groups` groups of channels.
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over each of `groups` groups of
+    channels.
 
-    float32 views in the order [batch, channels, spatial...], whatever their strides: channels-first and channels-last are
-    both fast. groups = channels is instance norm. weight and bias have one entry a channel. Operands: x, weight?,
+    float32 views in the order [batch, channels, spatial...], whatever their strides: channels-first and
+    channels-last are
+    both fast. groups = channels is instance norm. weight and bias have one entry a channel. Operands: x,
+    weight?,
     bias?, y. Use `group_norm_kernel` to make one for a target.
     """
 
@@ -279,7 +284,8 @@ class GroupNorm(Kernel):
         def over_groups(
             element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]
         ) -> None:
-            # sums every channel over space, then every group over its channels; `write(group, mean)` takes the result
+            # sums every channel over space, then every group over its channels; `write(group, mean)` takes
+            # the result
             run(width, self.lanes, lambda c, lanes, slot: sums.store(c, constant(0, "float32", lanes), lanes))
             with nest(space, 1) as where:
                 base = offset_of(where, space, 1, x_base)

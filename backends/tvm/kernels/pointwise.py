@@ -1,4 +1,5 @@
-"""Fused chains of elementwise operations over strided views: arithmetic, casts, broadcasts, copies and layout changes."""
+"""Fused chains of elementwise operations over strided views: arithmetic, casts, broadcasts, copies and
+layout changes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from .transpose import block_of, emit_transpose
 
 @dataclass(frozen=True)
 class Stream:
-    """How an operand is laid out over the output's shape: its dtype and one element stride a dimension (0 broadcasts)."""
+    """How an operand is laid out over the output's shape: its dtype and one element stride a dimension (0
+    broadcasts)."""
 
     dtype: str
     strides: tuple[int, ...]
@@ -28,9 +30,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One value of a pointwise program, which is a tuple of instructions, each naming earlier ones by position.
+    """One value of a pointwise program, which is a tuple of instructions, each naming earlier ones by
+    position.
 
-    `op` is a name of POINTWISE, "input" (parameters: its number), "constant" (the value) or "index" (a dimension of the
+    `op` is a name of POINTWISE, "input" (parameters: its number), "constant" (the value) or "index" (a
+    dimension of the
     output, whose index it yields as int64). `dtype` is the PyTorch dtype of the value.
     """
 
@@ -42,7 +46,8 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Pointwise(Kernel):
-    """out[i] = program(inputs[i]) for every index i of `shape`; `results` names the instruction of each output.
+    """out[i] = program(inputs[i]) for every index i of `shape`; `results` names the instruction of each
+    output.
 
     Outputs must not overlap inputs. Use `pointwise_kernel` and `copy_kernel` to make one for a target.
     """
@@ -116,7 +121,8 @@ class Pointwise(Kernel):
         widest = max(size_of(step.dtype) for step in self.program)
         lanes = min(self.vector_bytes // widest, 1 << (row.size.bit_length() - 1))
         steps = -(-row.size // lanes)
-        # a last vector that does not fit is moved back over its neighbour: written twice, with the same values
+        # a last vector that does not fit is moved back over its neighbour: written twice, with the same
+        # values
         with nest([*outer, Axis(steps, ())], threads) as position:
             *where, step = position
             start = step * lanes if row.size % lanes == 0 else B.min(step * lanes, row.size - lanes)
@@ -199,7 +205,8 @@ def pointwise_kernel(
 def copy_kernel(
     shape: Sequence[int], dtype: str, source: Sequence[int], destination: Sequence[int], target: Target
 ) -> Pointwise:
-    """Make the kernel that copies between two strided views of one shape and dtype: also every layout change."""
+    """Make the kernel that copies between two strided views of one shape and dtype: also every layout
+    change."""
     streams = Stream(dtype, tuple(source)), Stream(dtype, tuple(destination))
     program = (Instruction("input", (), dtype, (0,)),)
     return pointwise_kernel(shape, streams[:1], streams[1:], program, (0,), target)
@@ -217,7 +224,8 @@ def fill_kernel(
 class FillFrame(Kernel):
     """Write `value` into the border of a dense channels-last tensor and leave its interior alone.
 
-    `shape` is [batch, spatial..., channels] with the border, `pads` its width before and after each spatial dimension.
+    `shape` is [batch, spatial..., channels] with the border, `pads` its width before and after each spatial
+    dimension.
     """
 
     name: ClassVar[str] = "fill-frame"

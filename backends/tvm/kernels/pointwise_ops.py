@@ -1,7 +1,9 @@
 """Elementwise operations by name: what a fused pointwise program is made of.
 
-Inside a program every value has a *carrier*, the dtype it is computed in: bool is carried as int8 holding 0 or 1 (TVM
-cannot name a vector of bool), float16 and bfloat16 as float32 rounded after each operation, anything else as itself.
+Inside a program every value has a *carrier*, the dtype it is computed in: bool is carried as int8 holding 0
+or 1 (TVM
+cannot name a vector of bool), float16 and bfloat16 as float32 rounded after each operation, anything else as
+itself.
 """
 
 from __future__ import annotations
@@ -78,8 +80,10 @@ def round_to(value: Expr, dtype: str) -> Expr:
 class Operation:
     """How an elementwise operation is emitted.
 
-    `emit(*arguments, *parameters)` takes and returns carriers. Before it, arguments are cast to the dtype of the result, or,
-    when `common`, to the widest dtype among themselves (comparisons). `cost` is in additions, for deciding on threads.
+    `emit(*arguments, *parameters)` takes and returns carriers. Before it, arguments are cast to the dtype of
+    the result, or,
+    when `common`, to the widest dtype among themselves (comparisons). `cost` is in additions, for deciding
+    on threads.
     """
 
     emit: Callable[..., Expr]
@@ -148,7 +152,8 @@ def _divide(x: Expr, y: Expr) -> Expr:
 def _truncate_divide(x: Expr, y: Expr) -> Expr:
     if _float(x):
         return B.trunc(x / y)
-    # a zero divisor and the smallest integer over -1 trap in hardware: 0 for the first, wrap-around for the second
+    # a zero divisor and the smallest integer over -1 trap in hardware: 0 for the first, wrap-around for the
+    # second
     special = flag(B.EQ(y, like(y, 0))) | flag(B.EQ(y, like(y, -1)))
     safe = select(truth(special), like(y, 1), y)
     wrapped = select(B.EQ(y, like(y, -1)), like(x, 0) - x, like(x, 0))

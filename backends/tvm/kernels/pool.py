@@ -24,7 +24,8 @@ _UNROLLED_TAPS = 16  # windows up to this size are unrolled where they lie insid
 
 @dataclass(frozen=True)
 class Window:
-    """How one spatial dimension is pooled; `padding` is what lies before, and after unless ceil_mode adds more."""
+    """How one spatial dimension is pooled; `padding` is what lies before, and after unless ceil_mode adds
+    more."""
 
     kernel: int
     stride: int
@@ -34,9 +35,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Pool(Kernel):
-    """Pool a float32 view in the order [batch, channels, spatial...], whatever its strides; vectors run over channels.
+    """Pool a float32 view in the order [batch, channels, spatial...], whatever its strides; vectors run over
+    channels.
 
-    `op` is "max" or "avg". `windows` has one entry a spatial dimension, or is empty for adaptive pooling. The size of
+    `op` is "max" or "avg". `windows` has one entry a spatial dimension, or is empty for adaptive pooling.
+    The size of
     the output says whether ceil_mode was on. For averages `count_include_pad` and `divisor` (0: none) are
     PyTorch's. NaN wins a maximum. Use `pool_kernel` to make one for a target.
     """

@@ -73,9 +73,11 @@ REDUCTIONS = (*_MONOIDS, *_SPECIAL)
 class Reduce(Kernel):
     """out[kept] = op over the dimensions `dims` of x, whose `shape` has the element strides `strides`.
 
-    `out_strides` has one entry for each kept dimension, in order. `dtype` is the dtype of x, `out_dtype` of the result:
+    `out_strides` has one entry for each kept dimension, in order. `dtype` is the dtype of x, `out_dtype` of
+    the result:
     elements are cast to it before they are combined (`any` and `all` to bool). `correction` is what var and
-    std subtract from the count. argmax and argmin number the elements over `dims` in row-major order and yield int64; the
+    std subtract from the count. argmax and argmin number the elements over `dims` in row-major order and
+    yield int64; the
     first of equals wins and NaN beats numbers. Use `reduce_kernel` to make one for a target.
     """
 
@@ -309,7 +311,7 @@ class _Source:
 
 def across(join: Callable[[Expr, Expr], Expr], vector: Expr) -> Expr:
     """Combine the lanes of a vector, halving it until one is left."""
-    lanes, element = lanes_of(vector), vmath.element_of(vector)
+    lanes = lanes_of(vector)
     while lanes > 1:
         lanes //= 2
         halves = [tirx.Shuffle([vector], [part * lanes + i for i in range(lanes)]) for part in (0, 1)]

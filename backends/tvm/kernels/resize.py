@@ -22,7 +22,8 @@ _A = -0.75  # PyTorch's cubic kernel
 
 @dataclass(frozen=True)
 class Resize(Kernel):
-    """Resample a float32 view in the order [batch, channels, spatial...], whatever its strides; vectors run over channels.
+    """Resample a float32 view in the order [batch, channels, spatial...], whatever its strides; vectors run
+    over channels.
 
     `ratios` has, for each spatial dimension, the input pixels per output pixel: 1 / scale_factor when
     the caller gave one, else what `resize_kernel` works out. Borders are clamped. No antialiasing.
@@ -125,7 +126,8 @@ def resize_kernel(
     align_corners: bool = False,
     scale_factors: Sequence[float | None] | None = None,
 ) -> Resize:
-    """Make a resize for a target. `mode` is one of MODES ("linear" is bilinear in 2 dimensions, "cubic" bicubic).
+    """Make a resize for a target. `mode` is one of MODES ("linear" is bilinear in 2 dimensions, "cubic"
+    bicubic).
 
     `scale_factors` are those the caller gave to PyTorch explicitly; where None, sizes decide.
     """

@@ -23,7 +23,8 @@ _UNROLL = 4
 
 @dataclass(frozen=True)
 class Softmax(Kernel):
-    """y = softmax(x) (or its logarithm) over dimension `dim`; float32 views of one shape with their own strides.
+    """y = softmax(x) (or its logarithm) over dimension `dim`; float32 views of one shape with their own
+    strides.
 
     A row of only -inf gives NaN, as in PyTorch. Use `softmax_kernel` to make one for a target.
     """
@@ -116,7 +117,8 @@ class Softmax(Kernel):
     def _emit_columns(
         self, x: Access, y: Access, x_row: Expr, y_row: Expr, along: Axis, lanes: int, row: Axis
     ) -> None:
-        # `lanes` rows at once, which lie side by side; vectors of two threads may overlap, so y is only ever written
+        # `lanes` rows at once, which lie side by side; vectors of two threads may overlap, so y is only ever
+        # written
         y_step, x_step = along.strides
         state, row_memory = Registers(2, lanes), None if self.log else scratch(along.size * lanes)
         state[0], state[1] = constant(-math.inf, "float32", lanes), constant(0, "float32", lanes)

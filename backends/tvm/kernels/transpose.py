@@ -1,4 +1,5 @@
-"""Copies whose source and destination are contiguous along different dimensions: square blocks turned in registers."""
+"""Copies whose source and destination are contiguous along different dimensions: square blocks turned in
+registers."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _SMALLEST = 4  # a block with a shorter side is not worth turning
 
 
 def block_of(axes: Sequence[Axis], lanes: int) -> int:
-    """The side of the blocks in which a copy (strides: destination, source) is turned; 0 if it should not be."""
+    """The side of the blocks in which a copy (strides: destination, source) is turned; 0 if it should not
+    be."""
     written = [axis for axis in axes if axis.strides[0] == 1 and axis.strides[1] != 1]
     read = [axis for axis in axes if axis.strides[1] == 1 and axis.strides[0] != 1]
     if not written or not read:

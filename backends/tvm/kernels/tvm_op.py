@@ -1,4 +1,5 @@
-"""Kernels whose body is one of TVM's own operators, for what has no template here: scans, scatters, index_put, einsum..."""
+"""Kernels whose body is one of TVM's own operators, for what has no template here: scans, scatters,
+index_put, einsum..."""
 
 from __future__ import annotations
 

@@ -94,8 +94,10 @@ def opaque(x: Expr) -> Expr:
 def hold(x: Expr) -> Expr:
     """`x`, evaluated once however often it is used. Not for vectors of bool.
 
-    It goes through a register that LLVM promotes, not through `B.bind`: TVM's analyzer walks into a bound value
-    again at each use, so that the time to compile a chain of bound values grows exponentially with its length.
+    It goes through a register that LLVM promotes, not through `B.bind`: TVM's analyzer walks into a bound
+    value
+    again at each use, so that the time to compile a chain of bound values grows exponentially with its
+    length.
     """
     register = Registers(1, lanes_of(x), element_of(x))
     register[0] = x

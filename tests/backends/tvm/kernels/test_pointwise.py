@@ -1,4 +1,5 @@
-"""Pointwise programs against PyTorch: every operation and dtype, views, broadcasts, layout changes, borders."""
+"""Pointwise programs against PyTorch: every operation and dtype, views, broadcasts, layout changes,
+borders."""
 
 from __future__ import annotations
 

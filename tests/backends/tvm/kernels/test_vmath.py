@@ -64,7 +64,8 @@ NAMES = [*FUNCTIONS, *ACTIVATIONS]
 
 @dataclass(frozen=True)
 class MapAll(Kernel):
-    """Apply every function to a row of `count` elements each: one compilation serves all tests of a lane count."""
+    """Apply every function to a row of `count` elements each: one compilation serves all tests of a lane
+    count."""
 
     name: ClassVar[str] = "map-all"
     count: int
