@@ -1,4 +1,4 @@
-"""Direct convolution: a register tile of output pixels by output channels, accumulated over every tap and input channel."""
+"""Direct convolution: a register tile of output pixels by output channels, summed over taps and input channels."""
 
 from __future__ import annotations
 

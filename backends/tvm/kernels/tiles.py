@@ -13,8 +13,8 @@ from .conv_shape import ConvShape, bounded_lanes
 class ConvTile:
     """How a direct convolution is cut up.
 
-    A register tile has `lines` x `columns` pixels by `vectors` vectors of `lanes` output channels. `unroll` steps of the
-    reduction are written out. A task is one panel (`vectors` vectors of channels) for `block` register tiles;
+    A register tile has `lines` x `columns` pixels by `vectors` vectors of `lanes` output channels. `unroll` steps of
+    the reduction are written out. A task is one panel (`vectors` vectors of channels) for `block` register tiles;
     `order` says which of panels and blocks varies slower over the tasks: "channels" or "pixels".
     """
 
@@ -163,5 +163,10 @@ class DepthwiseTile:
 def choose_depthwise_tile(shape: ConvShape, target: Target) -> DepthwiseTile:
     """The tile that suits `shape` on `target`."""
     lanes = bounded_lanes(shape.oc, target.vector.lanes)
-    columns = min(shape.width, 14 if target.vector.registers >= 32 else 7)
-    return DepthwiseTile(lanes, columns, rows=max(1, shape.height // 8), vectors=-(-shape.oc // lanes))
+    vectors = -(-shape.oc // lanes)
+    narrow = target.vector.registers < 32 or shape.kernel[1] <= 3
+    rows = -(-shape.height // (4 * target.cores))
+    parallel = target.cores > 1 and shape.flops >= _LEAST_PARALLEL_FLOPS // 4  # few operations for the bytes they move
+    if parallel and shape.batch * -(-shape.height // rows) % target.cores:
+        vectors = -(-vectors // target.cores)
+    return DepthwiseTile(lanes, min(shape.width, 7 if narrow else 14), rows, vectors, parallel)

@@ -1,4 +1,4 @@
-"""Winograd convolution F(m x m, 3x3): fewer multiplications for 3x3 kernels of stride 1, in memory that stays in cache."""
+"""Winograd convolution F(m x m, 3x3): fewer multiplications for 3x3 kernels of stride 1, in scratch that stays cached."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class WinogradConv(Kernel):
                 self._output(products, bias, finish, n, row, column, tile, tiles, padded_oc)
 
     def _input(self, x: Access, sources: Access, n: Expr, row: Expr, column: Expr, tile: Expr, tiles: int) -> None:
-        """Transform the pixels under one output tile. Pixels that no output needs are not read: they may be anything."""
+        """Transform the pixels under one output tile. Pixels that no output needs may be anything and are not read."""
         shape, m = self.shape, self.outputs
         x_at, _, _ = shape.pixel(n, row * m, column * m)
         x = x.shifted(x_at)
