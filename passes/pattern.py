@@ -1,7 +1,7 @@
 """Patterns of calls, for rules that recognise an op from its pieces.
 
-`call(aten.mul.Tensor, "x", call(aten.sigmoid.default, "x"))` matches `x * sigmoid(x)` and binds `x`. A string binds what
-stands there; the same string must meet the same value again. Sums and products match in either order.
+`call(aten.mul.Tensor, "x", call(aten.sigmoid.default, "x"))` matches `x * sigmoid(x)` and binds `x`. A string binds
+what stands there; the same string must meet the same value again. Sums and products match in either order.
 """
 
 from __future__ import annotations

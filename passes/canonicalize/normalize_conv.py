@@ -14,7 +14,7 @@ from ..match import arguments, pair, shape
 
 aten = torch.ops.aten
 
-FORWARD = (aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding)
+FORWARD = (aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default)
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
 
 

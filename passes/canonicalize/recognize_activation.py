@@ -34,7 +34,8 @@ def recognize_sigmoid(node: Node, rw: Rewriter) -> None:
 def recognize_activation(node: Node, rw: Rewriter) -> None:
     """x * sigmoid(x)  ->  silu(x), and so for GELU (erf and tanh form), hard-swish, hard-sigmoid and Mish
 
-    Numbers and operands of the product may come in any order.
+    Numbers and operands of the product may come in any order. On infinities the result is that of the op, as PyTorch
+    defines it; it differs from the formula for GELU in float32, where PyTorch's kernel gives NaN for infinity.
     """
     if is_call(only_user(node), aten.mul.Tensor, aten.div.Tensor) and len(_factors(only_user(node)).nodes) > len(
         _factors(node).nodes
