@@ -1,8 +1,8 @@
-"""Winograd convolution F(m x m, 3x3): fewer multiplications for 3x3 kernels of stride 1, in scratch that stays cached."""
+"""Winograd convolution F(m x m, 3x3): fewer multiplications for 3x3 kernels of stride 1, in cached scratch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -337,14 +337,14 @@ def profitable(shape: ConvShape, target: Target) -> bool:
     return min(shape.height, shape.width) >= 12
 
 
-def _over_channels(channels: int, lanes: int, body: object) -> None:
+def _over_channels(channels: int, lanes: int, body: Callable[[Expr, int, int], None]) -> None:
     """Emit `body(first channel, lanes, count)` for all channels, a vector at a time."""
     full, rest = divmod(channels, lanes)
     if full:
         with B.serial(full) as i:
-            body(B.bind(i * lanes), lanes, lanes)  # type: ignore[operator]
+            body(B.bind(i * lanes), lanes, lanes)
     if rest:
-        body(B.int32(full * lanes), lanes, rest)  # type: ignore[operator]
+        body(B.int32(full * lanes), lanes, rest)
 
 
 def _combine(row: Sequence[float], values: Sequence[Expr], lanes: int) -> Expr:
