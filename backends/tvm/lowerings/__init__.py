@@ -18,6 +18,7 @@ from . import (
     recurrent,
     reduction,
     resizing,
+    tvm_operators,
     view_ops,
 )
 
@@ -27,6 +28,7 @@ RULES: dict[Any, OpRule] = {
     **convolution.RULES,
     **linear.RULES,
     **attention.RULES,
+    **tvm_operators.RULES,
     **indexing.RULES,
     **resizing.RULES,
     **pooling.RULES,

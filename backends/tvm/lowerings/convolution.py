@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from ....target import Target
+from ..kernels.base import Kernel
 from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape
+from ..kernels.conv_transpose import ConvTranspose
 from ..kernels.depthwise import DepthwiseConv
+from ..kernels.winograd import WinogradConv, profitable
 from ..lowering import Lowering, OpRule
 from ..views import View
 
@@ -50,14 +54,61 @@ def conv(node: Node, cx: Lowering) -> None:
         groups=groups,
         activation=activation,
     )
-    depthwise = shape.groups == shape.ic == shape.oc
-    kernel = DepthwiseConv.choose(shape, cx.target) if depthwise else DirectConv.choose(shape, cx.target)
-    packed = cx.constant(kernel.pack(_four_dims(kernel_weight)))
-    offsets = cx.constant_tensor(bias) if bias is not None else torch.zeros(oc)
-    operands = [source, packed, cx.constant(offsets) if offsets is not None else cx.view(bias)]
-    operands += [] if added is None else [added]
-    cx.call(kernel, *operands, target)
+    kernel, packed = _kernel(cx, shape, _four_dims(kernel_weight))
+    cx.call(kernel, source, packed, _bias(cx, bias, oc), *([] if added is None else [added]), target)
     _finish(cx, node, target, channels_last)
+
+
+def conv_transpose(node: Node, cx: Lowering) -> None:
+    x, weight, bias, stride, padding, _, dilation, groups, activation, channels_last = node.args
+    kernel_weight = cx.constant_tensor(weight)
+    assert kernel_weight is not None
+    target = _channels_last_output(cx, node, channels_last)
+    value = x.meta["val"].shape
+    spatial = value[1:-1] if channels_last else value[2:]
+    n, height, width, oc = _image(target).shape
+    shape = ConvShape(
+        batch=n,
+        height=height,
+        width=width,
+        ic=value[-1] if channels_last else value[1],
+        oc=oc,
+        kernel=_pair(kernel_weight.shape[2:]),
+        x_strides=(0, 0, 0),
+        y_strides=_image(target).strides[:3],
+        stride=_pair(stride),
+        dilation=_pair(dilation),
+        padding=(0, padding[0]) if len(padding) == 1 else tuple(padding),
+        groups=groups,
+        activation=activation,
+    )
+    pads = []
+    for (first, last), size in zip(ConvTranspose.reads(shape), (1, *spatial)[-2:], strict=True):
+        pads += [max(0, -first), max(0, last - size + 1)]
+    source = _channels_last_input(cx, x, pads[-2 * len(spatial) :], channels_last)
+    kernel = ConvTranspose.choose(replace(shape, x_strides=_image(source).strides[:3]), cx.target)
+    packed = cx.constant(kernel.pack(_four_dims(kernel_weight)))
+    cx.call(kernel, source, packed, _bias(cx, bias, oc), target)
+    _finish(cx, node, target, channels_last)
+
+
+def _kernel(cx: Lowering, shape: ConvShape, weight: torch.Tensor) -> tuple[Kernel, View]:
+    """The kernel that suits the shape, and its weight operand."""
+    if shape.groups == shape.ic == shape.oc:
+        depthwise = DepthwiseConv.choose(shape, cx.target)
+        return depthwise, cx.constant(depthwise.pack(weight))
+    if profitable(shape, cx.target):
+        winograd = WinogradConv.choose(shape, cx.target)
+        transform = winograd.weights()
+        transformed = cx.derived((transform.elements,))
+        cx.prepare(transform, cx.constant(winograd.pack(weight)), transformed)
+        return winograd, transformed
+    direct = DirectConv.choose(shape, cx.target)
+    return direct, cx.constant(direct.pack(weight))
+
+
+def _bias(cx: Lowering, bias: Node | None, oc: int) -> View:
+    return cx.constant(torch.zeros(oc)) if bias is None else cx.contiguous(bias)
 
 
 def _channels_last_input(cx: Lowering, x: Node, padding: Any, channels_last: bool) -> View:
@@ -104,4 +155,7 @@ def _four_dims(weight: torch.Tensor) -> torch.Tensor:
     return weight.unsqueeze(2) if weight.dim() == 3 else weight
 
 
-RULES: dict[Any, OpRule] = {fxpress.conv.default: OpRule(conv, check)}
+RULES: dict[Any, OpRule] = {
+    fxpress.conv.default: OpRule(conv, check),
+    fxpress.conv_transpose.default: OpRule(conv_transpose, check),
+}

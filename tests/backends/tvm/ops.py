@@ -119,6 +119,15 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "index-middle": (lambda x: x[:, torch.tensor([1, 2]), torch.tensor([6, 0])], (X,)),
     "index-strided": (lambda x: x.transpose(1, 2)[:, torch.tensor([1, 2])], (X,)),
     "gather": (lambda x: x.gather(1, torch.tensor([[[0, 1, 4], [2, 2, 0]]])), (X,)),
+    "cumsum": (lambda x: (x.cumsum(1), (x > 0).cumsum(-1)), (X,)),
+    "scatter": (
+        lambda x: (
+            x.scatter(1, torch.tensor([[[0, 4, 2]]]).expand(2, 1, 3), x[:, :1, :3] * 0),
+            x.scatter_add(1, torch.tensor([[[0, 4, 2]]]).expand(2, 1, 3), x[:, :1, :3]),
+        ),
+        (X,),
+    ),
+    "index-put": (lambda x: x[0].index_put((torch.tensor([0, 1]), torch.tensor([4, 2])), x[0, 0, :2] * 0), (X,)),
     "result-is-input": (lambda x: (x, x + 1), (X,)),
     "result-twice": (lambda x: (lambda y: (y, y))(x + 1), (X,)),
     "empty": (lambda x: x[:, :0] + 1, (X,)),
@@ -148,6 +157,9 @@ MODULES: dict[str, tuple[torch.nn.Module, tuple[Tensor, ...]]] = {
     "conv-transpose": (nn.ConvTranspose2d(6, 5, 3, stride=2, padding=1, output_padding=1), (IMAGE,)),
     "conv-transpose-grouped": (nn.ConvTranspose2d(6, 4, 4, stride=2, groups=2), (IMAGE,)),
     "conv-transpose-1d": (nn.ConvTranspose1d(5, 6, 4, stride=2, padding=1), (X,)),
+    "conv-winograd": (
+        sequential(nn.Conv2d(32, 48, 3, padding=1), nn.ReLU(), nn.Conv2d(48, 32, 3, padding=1)), (rand(1, 32, 14, 19),)
+    ),
     "group-norm": (nn.GroupNorm(3, 6), (IMAGE,)),
     "group-norm-conv": (sequential(nn.Conv2d(6, 8, 1), nn.GroupNorm(4, 8), nn.Conv2d(8, 3, 3)), (IMAGE,)),
     "instance-norm": (nn.InstanceNorm2d(6), (IMAGE,)),
