@@ -159,7 +159,7 @@ def _number(x: Node | float, rw: Rewriter) -> float | None:
     if is_call(x, aten.full.default, aten.scalar_tensor.default):
         assert isinstance(x, Node)
         a = arguments(x)
-        return a["s"] if "s" in a else a["fill_value"]
+        return float(a["s"] if "s" in a else a["fill_value"])
     value = rw.value(x)
     return value.item() if value is not None and value.numel() == 1 else None
 
@@ -167,8 +167,8 @@ def _number(x: Node | float, rw: Rewriter) -> float | None:
 def constant_view(x: Node, rw: Rewriter) -> torch.Tensor | None:
     """The value of a constant or a view of one, None for anything else."""
     if is_call(x, *VIEWS):
-        inner = constant_view(x.args[0], rw)  # type: ignore[arg-type]
-        return None if inner is None else x.target(inner, *x.args[1:])  # type: ignore[operator]
+        inner = constant_view(x.args[0], rw)
+        return None if inner is None else x.target(inner, *x.args[1:])
     return rw.value(x)
 
 
@@ -198,20 +198,20 @@ def _may_hide_all(mask: Node, rw: Rewriter) -> bool:
 
 def _through_reshapes(x: Node) -> Node:
     """What a reshape or expand that keeps the last two dims is made of."""
-    while is_call(x, aten.reshape.default, aten.expand.default) and shape(x)[-2:] == shape(x.args[0])[-2:]:  # type: ignore[arg-type]
-        if prod(shape(x)) != prod(shape(x.args[0])) or len(x.users) != 1:  # type: ignore[arg-type]
+    while is_call(x, aten.reshape.default, aten.expand.default) and shape(x)[-2:] == shape(x.args[0])[-2:]:
+        if prod(shape(x)) != prod(shape(x.args[0])) or len(x.users) != 1:
             break
-        x = x.args[0]  # type: ignore[assignment]
+        x = x.args[0]
     return x
 
 
 def _unscaled(x: Node, at: Node, rw: Rewriter) -> tuple[Node, float]:
     """`x` without the number that it, or what it is a view of, was multiplied by; and that number."""
     if len(x.users) == 1 and is_call(x, aten.mul.Tensor, aten.div.Tensor) and is_number(x.args[1]):
-        factor: float = x.args[1]  # type: ignore[assignment]
-        return x.args[0], factor if x.target is aten.mul.Tensor else 1 / factor  # type: ignore[return-value]
+        factor: float = x.args[1]
+        return x.args[0], factor if x.target is aten.mul.Tensor else 1 / factor
     if len(x.users) == 1 and is_call(x, *VIEWS):
-        inner, factor = _unscaled(x.args[0], at, rw)  # type: ignore[arg-type]
+        inner, factor = _unscaled(x.args[0], at, rw)
         return (x, 1.0) if inner is x.args[0] else (rw.call(x.target, inner, *x.args[1:], at=at), factor)
     return x, 1.0
 
@@ -220,8 +220,8 @@ def _permuted(x: Node, dims: Sequence[int], at: Node, rw: Rewriter) -> Node:
     """permute(x, dims), in one step where `x` is permuted already, or `x` itself where both undo each other."""
     order = [d % len(dims) for d in dims]
     if is_call(x, aten.permute.default):
-        inner: list[int] = x.args[1]  # type: ignore[assignment]
-        x, order = x.args[0], [inner[d] % len(dims) for d in order]  # type: ignore[assignment]
+        inner: list[int] = x.args[1]
+        x, order = x.args[0], [inner[d] % len(dims) for d in order]
     return x if order == sorted(order) else rw.call(aten.permute.default, x, order, at=at)
 
 

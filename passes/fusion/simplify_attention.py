@@ -64,20 +64,20 @@ def group_heads(node: Node, rw: Rewriter) -> None:
 
 def _unrepeated(x: Node) -> Node | None:
     """[b, heads, t, d] of its reshape(expand(reshape(x, [b, heads, 1, t, d]), [b, heads, times, t, d])), or None."""
-    if is_call(x, aten.expand.default) and len(shape(x)) == len(shape(x.args[0])) == 4:  # type: ignore[arg-type]
-        one: Node = x.args[0]  # type: ignore[assignment]
+    if is_call(x, aten.expand.default) and len(shape(x)) == len(shape(x.args[0])) == 4:
+        one: Node = x.args[0]
         return one if shape(one) == (shape(x)[0], 1, *shape(x)[2:]) else None
     if not is_call(x, aten.reshape.default) or not is_call(x.args[0], aten.expand.default) or len(shape(x)) != 4:
         return None
-    expand: Node = x.args[0]  # type: ignore[assignment]
-    inner: Node = expand.args[0]  # type: ignore[assignment]
+    expand: Node = x.args[0]
+    inner: Node = expand.args[0]
     if not is_static(inner) or len(shape(inner)) != 5 or shape(inner)[2] != 1:
         return None
     batch, heads, times, t, d = shape(expand)
     if shape(inner) != (batch, heads, 1, t, d) or shape(x) != (batch, heads * times, t, d):
         return None
-    if is_call(inner, aten.reshape.default) and shape(inner.args[0]) == (batch, heads, t, d):  # type: ignore[arg-type]
-        return inner.args[0]  # type: ignore[return-value]
+    if is_call(inner, aten.reshape.default) and shape(inner.args[0]) == (batch, heads, t, d):
+        return inner.args[0]
     if is_call(inner, aten.unsqueeze.default) and inner.args[1] == 2:
-        return inner.args[0]  # type: ignore[return-value]
+        return inner.args[0]
     return None

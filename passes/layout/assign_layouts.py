@@ -68,7 +68,7 @@ class _Writer:
 
     def cancel(self, node: Node) -> bool:
         """permute(permute_back(x))  ->  x"""
-        x: Node = node.args[0]  # type: ignore[assignment]
+        x: Node = node.args[0]
         if x not in self.last or permutation(node) != to_channels_last(len(shape_of(x))):
             return False
         self.rw.burn()
@@ -113,13 +113,13 @@ class _Writer:
                 full = full[0]
             return self._remember(x, self.rw.constant(f"{x.target}_channels_last", full.contiguous()))
         if permutation(x) == to_channels_first(rank):
-            return x.args[0]  # type: ignore[return-value]
+            return x.args[0]
         if len(shape) == rank:
             return self._remember(x, self.rw.call(aten.permute.default, x, order, at=at))
-        full = [1] * (rank - len(shape)) + shape
-        if keeps_memory(full, order):
-            return self.rw.call(aten.reshape.default, x, reorder(full, order), at=at)
-        return self.rw.call(aten.permute.default, self.rw.call(aten.reshape.default, x, full, at=at), order, at=at)
+        sizes = [1] * (rank - len(shape)) + shape
+        if keeps_memory(sizes, order):
+            return self.rw.call(aten.reshape.default, x, reorder(sizes, order), at=at)
+        return self.rw.call(aten.permute.default, self.rw.call(aten.reshape.default, x, sizes, at=at), order, at=at)
 
     def _remember(self, x: Node, moved: Node) -> Node:
         if len(shape_of(x)) == len(shape_of(moved)):
@@ -132,7 +132,7 @@ def _with(node: Node, call: tuple[Any, dict[str, Any]], changes: dict[str, Any])
     args, kwargs = list(call[0]), dict(call[1])
     if node.target is operator.getitem or not changes:
         return args, kwargs
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    names = [argument.name for argument in node.target._schema.arguments]
     for name, value in changes.items():
         position = names.index(name)
         if position < len(args):

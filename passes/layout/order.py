@@ -25,7 +25,7 @@ def permutation(node: Node) -> list[int] | None:
     """The non-negative dims of an `aten.permute`, None for any other node."""
     if node.target is not aten.permute.default:
         return None
-    dims: Sequence[int] = node.args[1]  # type: ignore[assignment]
+    dims: Sequence[int] = node.args[1]
     return [d % len(dims) for d in dims]
 
 

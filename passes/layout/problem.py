@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
+from typing import TypeAlias
 
 import networkx as nx
 from torch.fx import Node
@@ -21,8 +22,7 @@ COPY_COST = 2.0
 NODE_COST = 1.0
 """Even a permute that moves nothing is a node: among equal assignments the one with fewer permutes is best."""
 
-Terminal = bool
-Place = Node | Terminal
+Place: TypeAlias = Node | bool
 """Where a value's order is decided: at a node, or fixed (True is channels-last)."""
 
 
@@ -179,7 +179,7 @@ def _state_permute(problem: Problem, node: Node) -> bool:
     order = permutation(node)
     if order is None or len(order) < 3:
         return False
-    x: Node = node.args[0]  # type: ignore[assignment]
+    x: Node = node.args[0]
     is_to_last = order == to_channels_last(len(order))
     if order == to_channels_first(len(order)) and not (is_to_last and x in problem.choices):
         problem.uses[x].add(False)

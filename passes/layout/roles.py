@@ -56,7 +56,7 @@ POINTWISE_TOO = (aten.hardswish.default, aten._to_copy.default)
 def role_of(node: Node) -> Role | None:
     """The role of a node, None when it needs the traced order."""
     if node.target is operator.getitem:
-        source: Node = node.args[0]  # type: ignore[assignment]
+        source: Node = node.args[0]
         return Role("follow", (source,), {}) if source.target in _SPLITS and len(shape_of(node)) > 2 else None
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return None
