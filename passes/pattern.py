@@ -45,7 +45,7 @@ def either(*patterns: Any) -> Either:
     return Either(patterns)
 
 
-def match(pattern: Call, node: Node) -> Bindings | None:
+def match(pattern: Call | Either, node: Node) -> Bindings | None:
     """What the names in `pattern` stand for at `node`, or None.
 
     The calls inside must have no users outside of what matched: a rewrite of `node` then leaves none of them behind.

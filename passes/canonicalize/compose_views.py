@@ -67,11 +67,11 @@ def _compose_permutes(node: Node, rw: Rewriter) -> None:
     x, order = _operand(node), _order(node)
     if order == sorted(order):
         rw.replace(node, x)
-    elif is_static(x) and _keeps_memory(order, shape(x)):
-        rw.replace(node, rw.call(aten.reshape.default, x, list(shape(node)), at=node))
     elif is_call(x, aten.permute.default):
         inner = _order(x)
         rw.replace(node, _permute(node, rw, x.args[0], [inner[d] for d in order]))
+    elif is_static(x) and _keeps_memory(order, shape(x)) and not any(_is_permute(user) for user in node.users):
+        rw.replace(node, rw.call(aten.reshape.default, x, list(shape(node)), at=node))
     elif list(node.args[1]) != order:  # type: ignore[arg-type]
         rw.replace(node, _permute(node, rw, x, order))
 
@@ -82,6 +82,10 @@ def _compose_expands(node: Node, rw: Rewriter) -> None:
         rw.replace(node, x)
     elif is_static(node) and is_call(x, aten.expand.default):
         rw.replace(node, rw.call(aten.expand.default, x.args[0], list(shape(node)), at=node))
+
+
+def _is_permute(node: Node) -> bool:
+    return is_call(node, aten.permute.default, *TRANSPOSES)
 
 
 def _operand(node: Node) -> Node:

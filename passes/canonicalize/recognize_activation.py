@@ -25,7 +25,7 @@ _SIGMOID = either(call(aten.reciprocal.default, _LOGISTIC_DENOMINATOR), call(ate
 @rewrite(aten.reciprocal.default, aten.div.Tensor, accuracy="reassociating")
 def recognize_sigmoid(node: Node, rw: Rewriter) -> None:
     """1 / (1 + exp(-x))  ->  sigmoid(x)"""
-    found = match(_SIGMOID, node)  # type: ignore[arg-type]
+    found = match(_SIGMOID, node)
     if found is not None and isinstance(found["x"], Node) and same_type(found["x"], node):
         rw.replace(node, rw.call(aten.sigmoid.default, found["x"], at=node))
 

@@ -42,4 +42,4 @@ def recognize_softmax(node: Node, rw: Rewriter) -> None:
 
 def _dims(value: int | Sequence[int], rank: int) -> list[int]:
     """One dim or several, counted from the front."""
-    return [d % rank for d in (value if isinstance(value, list | tuple) else (value,))]  # type: ignore[operator]
+    return [d % rank for d in (value if isinstance(value, list | tuple) else (value,))]

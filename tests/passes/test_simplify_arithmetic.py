@@ -21,7 +21,7 @@ CASES = {
     "divide by three": ("divide-by-power-of-two", lambda x: x / 3, {"div": 1}),
     "divide by zero": ("divide-by-power-of-two", lambda x: x / 0, {"div": 1}),
     "times minus one": ("multiply-by-minus-one", lambda x: x * -1, {"neg": 1}),
-    "minus minus": ("drop-repetition", lambda x: -(-x), {}),
+    "minus minus": ("drop-repetition", lambda x: torch.neg(-x), {}),
     "relu relu": ("drop-repetition", lambda x: x.relu().relu(), {"relu": 1}),
     "minus abs": ("drop-repetition", lambda x: -(x.abs()), {"abs": 1, "neg": 1}),
     "relu6": ("normalize-clamp", torch.nn.functional.relu6, {"clamp": 1}),
