@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch.fx import Node
 
 from ..program import Program
+from ..progress import Progress
 from ..target import Target
 
 
@@ -35,8 +36,8 @@ class Lowered(ABC):
         """The lowered form, readable."""
 
     @abstractmethod
-    def build(self, path: Path, *, bundle_runtime: bool = False) -> None:
-        """Generate code and write the artifact to `path`."""
+    def build(self, path: Path, *, bundle_runtime: bool = False, progress: Progress | None = None) -> None:
+        """Generate code and write the artifact to `path`; `progress` is told of each stage."""
 
 
 class Backend(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import weakref
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 
 from .errors import InvalidInput
-from .instruments import DumpDirectory, Instrument, PrintChanged
+from .instruments import DumpDirectory, Instrument, PrintChanged, ReportProgress
 from .pass_manager import PassManager, Verify
 from .program import Program
+from .progress import Progress, TerminalProgress
 from .registry import lookup
 from .rewriter import Pass
 from .runtime import Artifact, load
@@ -36,13 +38,15 @@ def compile(
     print_ir: str | None = None,
     fuel: int | None = None,
     self_test: bool = True,
+    progress: Progress | None = None,
 ) -> Artifact:
     """Compile a model for `target` and return an artifact that is called like the model.
 
     `model` is a module (with example inputs `args`, `kwargs`), an ExportedProgram or a captured Program. `pipeline` is
     what is done to the Program (see `fxpress passes`). `fallback="torch"` lets ops that have no kernel run in PyTorch
     inside the artifact; without it they raise Unsupported, all listed at once. `dump_dir` receives the text of every
-    stage, `print_ir="changed"` prints a diff for each pass. The artifact's self-test has run when this returns.
+    stage, `print_ir="changed"` prints a diff for each pass. `progress` is called with the name of each stage as it
+    begins; by default a terminal shows them. The artifact's self-test has run when this returns.
     Raises CaptureError, InvalidInput, InvalidProgram, Unsupported.
     """
     if fallback not in (None, "torch"):
@@ -50,28 +54,31 @@ def compile(
     if print_ir not in (None, "changed"):
         raise InvalidInput(f"print_ir must be None or 'changed', not {print_ir!r}")
     where = Target.parse(target)
-    program = _as_program(model, args, kwargs)
-    instruments: list[Instrument] = []
-    if dump_dir is not None:
-        instruments.append(DumpDirectory(dump_dir))
-    if print_ir is not None:
-        instruments.append(PrintChanged())
-    manager = PassManager(pipeline, verify=verify, target=where, fuel=fuel, instruments=instruments)
-    optimized = manager.run(program)
-    lowered = lookup("backends", "tvm")().lower(optimized, where, fallback=fallback)
-    if dump_dir is not None:
-        (Path(dump_dir) / "pipeline.txt").write_text(f"{manager}\n")
-        (Path(dump_dir) / "lowered.txt").write_text(lowered.text())
-    folder = Path(tempfile.mkdtemp(prefix="fxpress-"))
-    try:
-        path = folder / "model.fxp"
-        lowered.build(path, bundle_runtime=bundle_runtime)
-        artifact = load(path, num_threads=num_threads)
-        if self_test:
-            artifact.self_test()
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with TerminalProgress() if progress is None else contextlib.nullcontext(progress) as stage:
+        instruments: list[Instrument] = [ReportProgress(stage)]
+        if dump_dir is not None:
+            instruments.append(DumpDirectory(dump_dir))
+        if print_ir is not None:
+            instruments.append(PrintChanged())
+        manager = PassManager(pipeline, verify=verify, target=where, fuel=fuel, instruments=instruments)
+        stage("capture")
+        optimized = manager.run(_as_program(model, args, kwargs))
+        stage("lower")
+        lowered = lookup("backends", "tvm")().lower(optimized, where, fallback=fallback)
+        if dump_dir is not None:
+            (Path(dump_dir) / "pipeline.txt").write_text(f"{manager}\n")
+            (Path(dump_dir) / "lowered.txt").write_text(lowered.text())
+        folder = Path(tempfile.mkdtemp(prefix="fxpress-"))
+        try:
+            path = folder / "model.fxp"
+            lowered.build(path, bundle_runtime=bundle_runtime, progress=stage)
+            artifact = load(path, num_threads=num_threads)
+            if self_test:
+                stage("self-test")
+                artifact.self_test()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     weakref.finalize(artifact, shutil.rmtree, folder, ignore_errors=True)
     return artifact
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from .program import PassRecord, Program
+    from .progress import Progress
     from .rewriter import Pass
 
 
@@ -28,6 +29,16 @@ class Instrument:
 
     def failed(self, p: Pass, text_before: str, error: Exception) -> None:
         """Called when a pass or its verification raised."""
+
+
+class ReportProgress(Instrument):
+    """Tell a Progress which pass runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def before(self, p: Pass, program: Program) -> None:
+        self._progress(f"pass {p.name}")
 
 
 class PrintChanged(Instrument):

@@ -15,6 +15,7 @@ from torch.fx import Node
 from ... import __version__
 from ...artifact import constant_offsets, write_artifact
 from ...printer import op_name, print_type
+from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
 from ..base import Lowered
@@ -76,13 +77,17 @@ class TvmLowered(Lowered):
         """For each call what reports show: node, op, source line, kernel, type, layout, work."""
         return [_layer(call) for call in self.lowering.calls]
 
-    def build(self, path: Path, *, bundle_runtime: bool = False) -> None:
+    def build(self, path: Path, *, bundle_runtime: bool = False, progress: Progress | None = None) -> None:
         """Compile the module and write the artifact."""
+        stage = progress or (lambda name: None)
         program = self.lowering.program
+        stage("code generation")
         library = compile_library(self.module(), self.lowering)
         inputs = [_spec(name, node) for name, node in zip(_input_names(self.lowering), program.placeholders, strict=True)]
         outputs = [_spec(f"output {i}", node) for i, node in enumerate(program.results)]
+        stage("expected outputs")
         samples, tolerances = _samples(self.lowering, inputs)
+        stage("write")
         write_artifact(
             path,
             {

@@ -1,0 +1,10 @@
+"""The command line: `fxpress compile`, `run`, `bench`, `explain`, `report`, `inspect`, `passes`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line. Imported when called: `fxpress.cli` alone loads nothing."""
+    from .commands import app
+
+    app()

@@ -1,0 +1,150 @@
+"""The commands and their options. Each imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .failures import CleanFailures
+
+app = typer.Typer(
+    name="fxpress",
+    cls=CleanFailures,
+    help="Compile trained PyTorch models to one file that runs without PyTorch; run it, time it, look inside it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ArtifactFile = Annotated[Path, typer.Argument(metavar="MODEL.fxp", help="A compiled model.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use; default: the physical cores.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False) -> None:
+    """Options of every command; `CleanFailures` reads them."""
+
+
+@app.command("compile")
+def compile_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="file.py:function or package.module:function (returns a model, or (model, args[, kwargs])), "
+            "a file.pt2 that torch.export.save wrote, or the folder of a Hugging Face model.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the artifact.", show_default=False)],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="[NAME=]SHAPE[:DTYPE[:LIMIT]], for example 1x3x224x224 or ids=1x128:int64:30522 (integers below "
+            "30522). Once for each input; default: what the model comes with.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Where it will run: cpu, or cpu{isa=avx2,cores=4}.")] = "cpu",
+    pipeline: Annotated[str, typer.Option(help="What is done to the model; see `fxpress passes`.")] = "default",
+    fallback: Annotated[str | None, typer.Option(help="'torch': ops without a kernel run in PyTorch.")] = None,
+    bundle_runtime: Annotated[bool, typer.Option("--bundle-runtime", help="Put TVM's runtime in the file.")] = False,
+    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
+    dump_dir: Annotated[Path | None, typer.Option(help="Write the program's text after each pass here.")] = None,
+    print_ir: Annotated[str | None, typer.Option(help="'changed': print what each pass changed.")] = None,
+) -> None:
+    """Compile a model and write it as an artifact."""
+    from .compiling import compile_to_file
+    from .models import load_model
+
+    compile_to_file(
+        load_model(model, inputs or [], sequence=sequence, batch=batch),
+        output,
+        target=target,
+        pipeline=pipeline,
+        fallback=fallback,
+        bundle_runtime=bundle_runtime,
+        dump_dir=dump_dir,
+        print_ir=print_ir,
+    )
+
+
+@app.command()
+def run(
+    artifact: ArtifactFile,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="[NAME=]FILE.npy, once for each input; default: the samples.", show_default=False),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz.")] = None,
+    threads: Threads = None,
+) -> None:
+    """Run an artifact and show or save its outputs."""
+    from .running import run_artifact
+
+    run_artifact(artifact, inputs or [], output, threads)
+
+
+@app.command()
+def bench(
+    artifact: ArtifactFile,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 3.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time an artifact's calls: median, 10th and 90th percentile, spread."""
+    from .running import bench_artifact
+
+    bench_artifact(artifact, threads, seconds, as_json=json)
+
+
+@app.command()
+def explain(
+    artifact: ArtifactFile,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page instead.")] = None,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 2.0,
+) -> None:
+    """Show layer by layer where a model's time goes, and what the compiler did, skipped and why."""
+    from .explaining import print_explanation, write_page
+
+    if html is not None:
+        write_page(artifact, html, threads, seconds)
+    else:
+        print_explanation(artifact, threads, seconds)
+
+
+@app.command()
+def report(
+    artifact: ArtifactFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 2.0,
+) -> None:
+    """Write what `explain` shows as one self-contained HTML page with pictures."""
+    from .explaining import write_page
+
+    write_page(artifact, output, threads, seconds)
+
+
+@app.command()
+def inspect(
+    artifact: ArtifactFile,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
+) -> None:
+    """Show an artifact's metadata, without loading its code: any machine can inspect any artifact."""
+    from .inspecting import inspect_artifact
+
+    inspect_artifact(artifact, as_json=json)
+
+
+@app.command()
+def passes() -> None:
+    """List the passes and pipelines that `--pipeline` takes, installed plugins included."""
+    from .inspecting import list_passes
+
+    list_passes()
