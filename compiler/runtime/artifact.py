@@ -106,7 +106,8 @@ class Artifact:
         """
         if repeat < 1:
             raise InvalidInput(f"repeat must be at least 1, not {repeat}")
-        addresses, _inputs, _outputs = self._memory(self.sample_inputs() if inputs is None else self._counted(inputs))
+        leaves = self.sample_inputs() if inputs is None else self._counted(inputs)
+        addresses, _converted, _outputs = self._memory(leaves)
         seconds = self._executor.timed(addresses, repeat)
         return list(zip(self._manifest.layers, seconds, strict=True))
 
