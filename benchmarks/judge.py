@@ -44,10 +44,7 @@ def relative_error(found: Array, expected: Array) -> float:
         return float("inf")
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(expected)
-    if (
-        not np.array_equal(found[~finite], expected[~finite], equal_nan=True)
-        or not np.isfinite(found[finite]).all()
-    ):
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():
         return float("inf")
     difference = float(np.linalg.norm(found[finite] - expected[finite]))
     norm = float(np.linalg.norm(expected[finite]))

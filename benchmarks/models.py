@@ -146,9 +146,7 @@ def _images(n: int, size: int) -> Tensor:
     return smooth + 0.3 * torch.randn(n, 3, size, size)
 
 
-def _classifier(
-    name: str, branch_end: str | None = None, **options: Any
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def _classifier(name: str, branch_end: str | None = None, **options: Any) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """The architecture `transformers.<name>ForImageClassification` with 1000 classes."""
     import transformers
 

@@ -59,9 +59,7 @@ def onnx_files(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     return paths
 
 
-def _export(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, *, dynamo: bool
-) -> None:
+def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path, *, dynamo: bool) -> None:
     """Writes beside `path` and renames, so that an interrupted export leaves no broken file behind."""
     unfinished = path.with_suffix(".unfinished")
     options: dict[str, Any] = {"external_data": False, "verbose": False} if dynamo else {"opset_version": 17}

@@ -240,9 +240,7 @@ class Iree:
         program = iree.runtime.VmModule.mmap(config.vm_instance, str(_iree_file(module, args, kwargs)))
         entry = next(name for name in ("main", "main_graph") if name in program.function_names)  # torch, ONNX
         self._main = iree.runtime.load_vm_module(program, config)[entry]
-        self._inputs = [
-            iree.runtime.asdevicearray(config.device, x) for x in map(aligned, tree_leaves((args, kwargs)))
-        ]
+        self._inputs = [iree.runtime.asdevicearray(config.device, x) for x in map(aligned, tree_leaves((args, kwargs)))]
 
     def call(self) -> object:
         return self._main(*self._inputs)
@@ -276,9 +274,7 @@ def _iree_file(module: nn.Module, args: Args, kwargs: Kwargs) -> Path:
         "onnx": lambda unfinished: _iree_from_onnx(onnx_files(module, args, kwargs)[0], unfinished),
     }
     for form, compile_to in forms.items():
-        unfinished = path.with_suffix(
-            f".{form}.unfinished"
-        )  # IREE deletes the file of a failed try, but late
+        unfinished = path.with_suffix(f".{form}.unfinished")  # IREE deletes the file of a failed try, but late
         try:
             compile_to(unfinished)
         except RuntimeError as error:
@@ -319,9 +315,7 @@ def _iree_from_onnx(model: Path, path: Path) -> None:
         imported.unlink()
 
 
-PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Fxpress, Eager, Inductor, OnnxRuntime, OpenVino, Iree)
-}
+PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Fxpress, Eager, Inductor, OnnxRuntime, OpenVino, Iree)}
 OURS = Fxpress.name
 
 

@@ -77,9 +77,7 @@ def _html(found: results.Results, path: Path) -> None:
     for peer, values in relative(found).items():
         entries = [model["peers"].get(peer, {}) for model in found["models"].values()]
         hover = [
-            f"{e['median'] * 1e3:.4g} ms ({e['p10'] * 1e3:.4g} to {e['p90'] * 1e3:.4g})"
-            if "median" in e
-            else ""
+            f"{e['median'] * 1e3:.4g} ms ({e['p10'] * 1e3:.4g} to {e['p90'] * 1e3:.4g})" if "median" in e else ""
             for e in entries
         ]
         bars.append(

@@ -31,9 +31,7 @@ def choose(value: str, known: list[str], what: str) -> list[str]:
     names = [name.strip() for name in value.split(",") if name.strip()]
     unknown = sorted(set(names) - set(known))
     if unknown or not names:
-        raise typer.BadParameter(
-            f"{what} must be among {', '.join(known)}, not {', '.join(unknown) or 'empty'}"
-        )
+        raise typer.BadParameter(f"{what} must be among {', '.join(known)}, not {', '.join(unknown) or 'empty'}")
     return names
 
 
@@ -114,9 +112,7 @@ def main(
         Path | None, typer.Option(help="the JSON file; a dated name in benchmarks/results if not given")
     ] = None,
     ours: Annotated[bool, typer.Option(help="measure fxpress as well")] = True,
-    lock: Annotated[
-        Path | None, typer.Option(help="a file to lock while timing, where a machine is shared")
-    ] = None,
+    lock: Annotated[Path | None, typer.Option(help="a file to lock while timing, where a machine is shared")] = None,
 ) -> None:
     """Measure the latency and correctness of fxpress and its peers, interleaved, and write tables, plots and JSON."""
     if dtype != "f32":
@@ -124,9 +120,7 @@ def main(
     asked = choose(peers, list(PEERS), "peers")
     asked = [OURS, *(name for name in asked if name != OURS)] if ours else [n for n in asked if n != OURS]
     suites = SUITES if suite == "all" else choose(suite, list(SUITES), "suite")
-    names = (
-        choose(models, list(MODELS), "models") if models else [n for n in MODELS if MODELS[n].suite in suites]
-    )
+    names = choose(models, list(MODELS), "models") if models else [n for n in MODELS if MODELS[n].suite in suites]
     now = datetime.datetime.now(datetime.UTC)
     path = output or HERE / "results" / f"{now:%Y-%m-%d-%H%M}-{suite}.json"
     found: results.Results = {
@@ -139,9 +133,7 @@ def main(
     }
     console = Console(width=None if sys.stdout.isatty() else 140)
     lost = []
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
-    ) as progress:
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as progress:
         for i, name in enumerate(names):
             task = progress.add_task(f"{i + 1}/{len(names)} {name}")
             try:

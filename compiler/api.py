@@ -84,7 +84,9 @@ def compile(
 
 
 def _as_program(
-    model: torch.nn.Module | torch.export.ExportedProgram | Program, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    model: torch.nn.Module | torch.export.ExportedProgram | Program,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
 ) -> Program:
     if isinstance(model, Program):
         return model

@@ -23,7 +23,9 @@ class ReferenceLowered(Lowered):
         return self.program.text()
 
     def build(self, path: Path, *, bundle_runtime: bool = False) -> None:
-        raise Unsupported("the reference backend builds no artifact; call program.run(...), or compile for another target")
+        raise Unsupported(
+            "the reference backend builds no artifact; call program.run(...), or compile for another target"
+        )
 
 
 class ReferenceBackend(Backend):

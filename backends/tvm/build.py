@@ -70,7 +70,9 @@ class TvmLowered(Lowered):
         for number, call in enumerate(self.lowering.calls):
             operands = ", ".join(self._operand_text(view) for view in call.views)
             node = f"%{call.node.name}" if call.node is not None else "result"
-            lines.append(f"{number:4d} {call.kernel.describe()}({operands})  # {node}{' ' + call.note if call.note else ''}")
+            lines.append(
+                f"{number:4d} {call.kernel.describe()}({operands})  # {node}{' ' + call.note if call.note else ''}"
+            )
         return "\n".join(lines) + "\n"
 
     def layers(self) -> list[dict[str, Any]]:
@@ -83,7 +85,9 @@ class TvmLowered(Lowered):
         program = self.lowering.program
         stage("code generation")
         library = compile_library(self.module(), self.lowering)
-        inputs = [_spec(name, node) for name, node in zip(_input_names(self.lowering), program.placeholders, strict=True)]
+        inputs = [
+            _spec(name, node) for name, node in zip(_input_names(self.lowering), program.placeholders, strict=True)
+        ]
         outputs = [_spec(f"output {i}", node) for i, node in enumerate(program.results)]
         stage("expected outputs")
         samples, tolerances = _samples(self.lowering, inputs)
@@ -244,15 +248,12 @@ def _layer(call: KernelCall) -> dict[str, Any]:
 
 def _layout(call: KernelCall) -> str:
     node, output = call.node, call.views[-1]
-    channels_last = (
-        node is not None
-        and str(node.target).startswith("fxpress.")
-        and node.args
-        and node.args[-1] is True
-    )
+    channels_last = node is not None and str(node.target).startswith("fxpress.") and node.args and node.args[-1] is True
     order = "channels-last" if channels_last else "row-major" if output.is_dense else "strided"
     return f"{order} halo={list(output.halo)}" if any(output.halo) else order
 
 
 def _fallbacks(calls: Sequence[HostCall]) -> list[str]:
-    return [f"%{c.node.name}: {op_name(c.node.target)} runs in PyTorch ({c.node.meta.get('source', '?')})" for c in calls]
+    return [
+        f"%{c.node.name}: {op_name(c.node.target)} runs in PyTorch ({c.node.meta.get('source', '?')})" for c in calls
+    ]

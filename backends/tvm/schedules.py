@@ -145,9 +145,6 @@ def declare_serial(statement: Any, reason: str) -> Any:
     if isinstance(statement, tirx.SeqStmt):
         return tirx.SeqStmt([declare_serial(child, reason) for child in statement.seq])
     if isinstance(statement, tirx.IfThenElse):
-        cases = [
-            None if c is None else declare_serial(c, reason)
-            for c in (statement.then_case, statement.else_case)
-        ]
+        cases = [None if c is None else declare_serial(c, reason) for c in (statement.then_case, statement.else_case)]
         return tirx.IfThenElse(statement.condition, *cases)
     return statement

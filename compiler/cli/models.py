@@ -124,7 +124,9 @@ def _find(file: str, name: str) -> Any:
             raise InvalidInput(f"model must be in a module that can be imported, not {file!r} ({error})") from error
     if not hasattr(module, name):
         public = sorted(x for x, value in vars(module).items() if callable(value) and not x.startswith("_"))
-        raise InvalidInput(f"{file} must define {name!r}; it defines {', '.join(public) or 'nothing that can be called'}")
+        raise InvalidInput(
+            f"{file} must define {name!r}; it defines {', '.join(public) or 'nothing that can be called'}"
+        )
     return getattr(module, name)
 
 

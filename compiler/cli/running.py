@@ -30,7 +30,9 @@ def run_artifact(path: Path, inputs: Sequence[str], output: Path | None, threads
         try:
             np.savez(output, **outputs)
         except OSError as error:
-            raise InvalidInput(f"outputs must go to a file that can be written, not {str(output)!r}: {error}") from error
+            raise InvalidInput(
+                f"outputs must go to a file that can be written, not {str(output)!r}: {error}"
+            ) from error
     _print_outputs(outputs)
 
 

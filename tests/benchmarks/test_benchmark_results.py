@@ -56,9 +56,7 @@ def test_invalid_results_do_not_replace_a_file(tmp_path: Path) -> None:
     results.write(example(ort=entry(1.0)), path)
     before = path.read_text()
     broken = example(ort={"median": 1.0})
-    with pytest.raises(
-        results.InvalidResults, match=r"^mlp, ort must have the fields calls, errors, minimum, "
-    ):
+    with pytest.raises(results.InvalidResults, match=r"^mlp, ort must have the fields calls, errors, minimum, "):
         results.write(broken, path)
     assert path.read_text() == before
 

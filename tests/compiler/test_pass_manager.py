@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-
 from fxpress import Pass, PassManager, rewrite
 from fxpress.errors import InvalidInput, InvalidProgram
 from fxpress.instruments import DumpDirectory, Instrument, PrintChanged, Reproducer
@@ -60,7 +59,9 @@ def test_run_leaves_the_original_alone_and_records():
 
 
 def test_order_is_checked_before_anything_runs():
-    with pytest.raises(InvalidInput, match=r"^the pipeline's order is wrong:\n- needs requires 'polished'; put makes before it"):
+    with pytest.raises(
+        InvalidInput, match=r"^the pipeline's order is wrong:\n- needs requires 'polished'; put makes before it"
+    ):
         PassManager([Needs(), Makes()]).run(negations())
     assert [r.name for r in PassManager([Makes(), Needs()]).run(negations()).history] == ["makes", "needs"]
 

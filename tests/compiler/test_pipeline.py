@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import pytest
-
 from fxpress import Pass, PassManager
 from fxpress.errors import InvalidInput
 from fxpress.pipeline import parse_pipeline, print_pipeline
@@ -25,7 +24,10 @@ def _registered(monkeypatch):
     from fxpress import registry
 
     table = {**registry.entries("passes"), "tune": registry.Entry("tune", "tests", lambda: Tune)}
-    monkeypatch.setattr("fxpress.pipeline.lookup", lambda kind, name: table[name].load() if kind == "passes" and name in table else registry.lookup(kind, name))
+    monkeypatch.setattr(
+        "fxpress.pipeline.lookup",
+        lambda kind, name: table[name].load() if kind == "passes" and name in table else registry.lookup(kind, name),
+    )
 
 
 @pytest.mark.parametrize("text", ["", "tune", "drop-identity,tune{times=3}", "tune{times=3,fast=true},drop-identity"])

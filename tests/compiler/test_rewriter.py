@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from fxpress import Rewriter, rewrite
 from fxpress.errors import InternalError, InvalidInput
 from fxpress.pass_manager import PassManager
@@ -113,4 +112,3 @@ def test_a_pass_that_goes_around_the_rewriter_is_caught():
 
     with pytest.raises(InternalError, match=r"^pass sneaky changed the graph without the Rewriter"):
         PassManager([sneaky]).run(trace(torch.relu, torch.randn(2)))
-

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from fxpress import Pass, PassManager
 from fxpress.errors import InternalError, InvalidProgram
 from fxpress.rewriter import rewrite

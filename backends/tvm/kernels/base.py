@@ -58,9 +58,7 @@ class Access:
             return B.broadcast(self._buffer[self._base + index], lanes)
         return self._buffer[B.ramp(self._base + index, stride, lanes)]
 
-    def store(
-        self, index: Expr, value: Expr, lanes: int = 1, stride: int = 1, count: Expr | None = None
-    ) -> None:
+    def store(self, index: Expr, value: Expr, lanes: int = 1, stride: int = 1, count: Expr | None = None) -> None:
         """Store `value`, a vector of `lanes` elements, `stride` apart; with `count` (stride 1 only) its first ones."""
         where = self._base + index
         if count is not None:
@@ -162,7 +160,9 @@ class Call:
     arguments: tuple[tuple[int, int], ...]
 
 
-def run_module(calls: Sequence[Call], table_size: int, symbols: dict[str, Sequence[Call]] | None = None) -> tvm.IRModule:
+def run_module(
+    calls: Sequence[Call], table_size: int, symbols: dict[str, Sequence[Call]] | None = None
+) -> tvm.IRModule:
     """Build the module whose function `run(table, begin, end)` makes the calls numbered begin to end - 1, in order.
 
     `table` is an int64 tensor of addresses. `symbols` adds more such functions by name, sharing kernels with `run`.
@@ -194,7 +194,5 @@ def _entry(name: str, calls: Sequence[Call], symbols: dict[Kernel, Any], table_s
                 with B.If(tirx.all(begin <= number, number < end)):
                     with B.Then():
                         arguments = [x for entry, offset in call.arguments for x in (pointers[entry], B.int32(offset))]
-                        B.evaluate(
-                            tvm.ir.Call(symbols[call.kernel], arguments, ret_ty=tvm.ir.PrimType("int32"))
-                        )
+                        B.evaluate(tvm.ir.Call(symbols[call.kernel], arguments, ret_ty=tvm.ir.PrimType("int32")))
     return ib.get()

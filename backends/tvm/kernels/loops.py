@@ -83,9 +83,7 @@ def work(axes: Sequence[Axis]) -> int:
 
 def offset_of(position: Sequence[Expr], axes: Sequence[Axis], operand: int, start: Expr | int = 0) -> Expr:
     """The element offset of an operand at a position of the loops."""
-    return B.bind(
-        sum((i * a.strides[operand] for i, a in zip(position, axes, strict=True)), B.int32(0) + start)
-    )
+    return B.bind(sum((i * a.strides[operand] for i, a in zip(position, axes, strict=True)), B.int32(0) + start))
 
 
 @contextmanager

@@ -46,14 +46,10 @@ class LayerNorm(Kernel):
 
     def __post_init__(self) -> None:
         if not 1 <= self.trailing <= len(self.shape):
-            raise InvalidInput(
-                f"normalised dimensions must be 1 to {len(self.shape)} many, not {self.trailing}"
-            )
+            raise InvalidInput(f"normalised dimensions must be 1 to {len(self.shape)} many, not {self.trailing}")
         for strides in (self.strides, self.out_strides):
             if not _dense(self.shape[-self.trailing :], strides[-self.trailing :]):
-                raise InvalidInput(
-                    f"normalised dimensions must be dense, not of strides {strides!r}; copy the view"
-                )
+                raise InvalidInput(f"normalised dimensions must be dense, not of strides {strides!r}; copy the view")
 
     @property
     def size(self) -> int:
@@ -69,9 +65,7 @@ class LayerNorm(Kernel):
 
     def describe(self) -> str:
         rows = math.prod(self.shape) // max(self.size, 1)
-        return (
-            f"{'rms' if self.rms else 'layer'}-norm {rows}x{self.size}{' +residual' if self.residual else ''}"
-        )
+        return f"{'rms' if self.rms else 'layer'}-norm {rows}x{self.size}{' +residual' if self.residual else ''}"
 
     def emit(self, *operands: Access) -> None:
         given = dict(zip((operand.name for operand in self.operands()), operands, strict=True))
@@ -106,9 +100,7 @@ class LayerNorm(Kernel):
                 first = load
 
             def square(start: Expr, lanes: int) -> Expr:
-                value = hold(
-                    first(start, lanes) if mean is None else first(start, lanes) - broadcast(mean, lanes)
-                )
+                value = hold(first(start, lanes) if mean is None else first(start, lanes) - broadcast(mean, lanes))
                 return value * value
 
             scale = hold(rsqrt(mean_of(self.size, self.lanes, square) + constant(self.eps, "float32")))
@@ -231,9 +223,7 @@ class GroupNorm(Kernel):
             shift = given["bias"].load(channel) - mean * scale
         return scale, hold(shift)
 
-    def _emit_first(
-        self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int
-    ) -> None:
+    def _emit_first(self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int) -> None:
         # one group; vectors along the innermost run of channel and space
         x, y, size = given["x"], given["y"], self.shape[1] // self.groups
         space = collapse(self.shape[2:], [self.out_strides[2:], self.strides[2:]])
@@ -271,9 +261,7 @@ class GroupNorm(Kernel):
 
                 run(row.size, self.lanes, finish, _UNROLL)
 
-    def _emit_last(
-        self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int
-    ) -> None:
+    def _emit_last(self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int) -> None:
         # several groups, their channels side by side; vectors along the channels
         x, y, size = given["x"], given["y"], self.shape[1] // self.groups
         width = together * size
@@ -281,9 +269,7 @@ class GroupNorm(Kernel):
         count = size * math.prod(self.shape[2:])
         sums, means, factors = scratch(width), scratch(width), scratch(width)
 
-        def over_groups(
-            element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]
-        ) -> None:
+        def over_groups(element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]) -> None:
             # sums every channel over space, then every group over its channels; `write(group, mean)` takes
             # the result
             run(width, self.lanes, lambda c, lanes, slot: sums.store(c, constant(0, "float32", lanes), lanes))

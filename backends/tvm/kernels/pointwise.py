@@ -64,16 +64,12 @@ class Pointwise(Kernel):
     def __post_init__(self) -> None:
         for stream in (*self.inputs, *self.outputs):
             if len(stream.strides) != len(self.shape):
-                raise InvalidInput(
-                    f"pointwise stream must have {len(self.shape)} strides, not {stream.strides!r}"
-                )
+                raise InvalidInput(f"pointwise stream must have {len(self.shape)} strides, not {stream.strides!r}")
         for position, step in enumerate(self.program):
             if step.op not in POINTWISE and step.op not in ("input", "constant", "index"):
                 raise InvalidInput(f"pointwise operation must be one of {sorted(POINTWISE)}, not {step.op!r}")
             if any(argument >= position for argument in step.arguments):
-                raise InvalidInput(
-                    f"pointwise arguments must be earlier than {position}, not {step.arguments!r}"
-                )
+                raise InvalidInput(f"pointwise arguments must be earlier than {position}, not {step.arguments!r}")
 
     def operands(self) -> tuple[Operand, ...]:
         inputs = [Operand(f"x{i}", stream.dtype) for i, stream in enumerate(self.inputs)]
@@ -156,9 +152,7 @@ class Pointwise(Kernel):
                 value, index = cast(value, "int64", step.dtype), index + 1
             else:
                 dtypes = [self.program[i].dtype for i in step.arguments]
-                value = emit(
-                    step.op, [values[i] for i in step.arguments], dtypes, step.dtype, step.parameters
-                )
+                value = emit(step.op, [values[i] for i in step.arguments], dtypes, step.dtype, step.parameters)
             held = step.op not in ("constant", "index") and uses[position] > 1
             values.append(vmath.hold(value) if held else value)
         for number, (stream, result) in enumerate(zip(self.outputs, self.results, strict=True)):
@@ -177,9 +171,7 @@ class Pointwise(Kernel):
         return uses
 
 
-_READS_ONCE = frozenset(
-    "add sub mul div eq ne lt le gt ge logical_and logical_or logical_not where cast".split()
-)
+_READS_ONCE = frozenset("add sub mul div eq ne lt le gt ge logical_and logical_or logical_not where cast".split())
 
 
 def pointwise_kernel(
@@ -212,9 +204,7 @@ def copy_kernel(
     return pointwise_kernel(shape, streams[:1], streams[1:], program, (0,), target)
 
 
-def fill_kernel(
-    shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: Target
-) -> Pointwise:
+def fill_kernel(shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: Target) -> Pointwise:
     """Make the kernel that writes one constant over a strided view."""
     program = (Instruction("constant", (), dtype, (value,)),)
     return pointwise_kernel(shape, (), (Stream(dtype, tuple(strides)),), program, (0,), target)
@@ -254,7 +244,5 @@ class FillFrame(Kernel):
             outer *= self.shape[d]
 
     def _constant(self, lanes: int) -> Expr:
-        value = vmath.constant(
-            self.value if self.dtype != "bool" else int(self.value), carrier(self.dtype), lanes
-        )
+        value = vmath.constant(self.value if self.dtype != "bool" else int(self.value), carrier(self.dtype), lanes)
         return from_carrier(value, self.dtype)

@@ -318,11 +318,7 @@ POINTWISE: dict[str, Operation] = {
     "isnan": _test(B.isnan),
     "isinf": _test(lambda x: B.EQ(vmath.absolute(x), like(x, math.inf))),
     "isfinite": Operation(
-        lambda x: (
-            flag(vmath.absolute(x) < like(x, math.inf))
-            if _float(x)
-            else vmath.constant(1, "int8", lanes_of(x))
-        ),
+        lambda x: flag(vmath.absolute(x) < like(x, math.inf)) if _float(x) else vmath.constant(1, "int8", lanes_of(x)),
         1,
         common=True,
     ),
@@ -345,9 +341,7 @@ POINTWISE: dict[str, Operation] = {
 }
 
 
-def emit(
-    name: str, arguments: list[Expr], dtypes: list[str], dtype: str, parameters: tuple[Any, ...] = ()
-) -> Expr:
+def emit(name: str, arguments: list[Expr], dtypes: list[str], dtype: str, parameters: tuple[Any, ...] = ()) -> Expr:
     """Emit one operation on carriers of `dtypes`; returns the carrier of the result's `dtype`."""
     operation = POINTWISE[name]
     first = 1 if operation.condition else 0

@@ -72,9 +72,7 @@ class Pool(Kernel):
 
     def describe(self) -> str:
         size = "x".join(str(w.kernel) for w in self.windows) or "adaptive"
-        return (
-            f"{self.op}-pool {size} {'x'.join(map(str, self.shape))} -> {'x'.join(map(str, self.out_shape))}"
-        )
+        return f"{self.op}-pool {size} {'x'.join(map(str, self.shape))} -> {'x'.join(map(str, self.out_shape))}"
 
     def emit(self, x: Access, y: Access) -> None:
         if 0 in self.out_shape:
@@ -117,9 +115,7 @@ class Pool(Kernel):
                 take(B.bind(at))
 
         if self.windows and math.prod(w.kernel for w in self.windows) <= _UNROLLED_TAPS:
-            whole = [
-                tirx.all(r.begin <= 0, r.end >= w.kernel) for r, w in zip(ranges, self.windows, strict=True)
-            ]
+            whole = [tirx.all(r.begin <= 0, r.end >= w.kernel) for r, w in zip(ranges, self.windows, strict=True)]
             _choose(tirx.all(*whole), inside, clipped)
         else:
             clipped()

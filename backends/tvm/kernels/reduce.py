@@ -97,9 +97,7 @@ class Reduce(Kernel):
         if self.op not in REDUCTIONS:
             raise InvalidInput(f"reduction must be one of {sorted(REDUCTIONS)}, not {self.op!r}")
         if not set(self.dims) <= set(range(len(self.shape))):
-            raise InvalidInput(
-                f"reduced dimensions must be within 0 to {len(self.shape) - 1}, not {self.dims!r}"
-            )
+            raise InvalidInput(f"reduced dimensions must be within 0 to {len(self.shape) - 1}, not {self.dims!r}")
 
     def operands(self) -> tuple[Operand, ...]:
         return Operand("x", self.dtype), Operand("y", self.out_dtype, write=True)
@@ -154,8 +152,7 @@ class Reduce(Kernel):
         lanes = min(wide, 1 << (reduced[-1].size.bit_length() - 1))
         with nest(kept, threads) as where:
             offsets = [
-                B.bind(sum((i * a.strides[k] for i, a in zip(where, kept, strict=True)), B.int32(0)))
-                for k in (0, 1)
+                B.bind(sum((i * a.strides[k] for i, a in zip(where, kept, strict=True)), B.int32(0))) for k in (0, 1)
             ]
             value = self._emit_lanes(x, offsets[1], 0, 1, reduced, lanes)
             y.store(offsets[0], from_carrier(value, self.out_dtype))
@@ -169,9 +166,7 @@ class Reduce(Kernel):
         if self.op in ("argmax", "argmin"):
             return source.extreme(self.op == "argmax")
         if self.op in ("var", "std"):
-            mean = hold(
-                source.total(_MONOIDS["sum"]) * constant(1.0 / max(count, 1), source.dtype, kept_lanes)
-            )
+            mean = hold(source.total(_MONOIDS["sum"]) * constant(1.0 / max(count, 1), source.dtype, kept_lanes))
             square = _Monoid(
                 lambda dtype: 0,
                 _add,
@@ -187,9 +182,7 @@ class Reduce(Kernel):
             terms = _Monoid(
                 lambda dtype: 0,
                 _add,
-                lambda v: vmath.exp(
-                    hold(opaque(v) - (shift if lanes_of(v) == kept_lanes else _spread(shift, v)))
-                ),
+                lambda v: vmath.exp(hold(opaque(v) - (shift if lanes_of(v) == kept_lanes else _spread(shift, v)))),
             )
             return hold(vmath.log(source.total(terms)) + shift)
         value = source.total(_MONOIDS[self.op])
@@ -255,9 +248,7 @@ class _Source:
                     element = monoid.element(hold(self._load(base + (i * several + j) * step, self.lanes)))
                     accumulators[j] = monoid.join(accumulators[j], element)
             for j in range(count % several):
-                element = monoid.element(
-                    hold(self._load(base + (count - count % several + j) * step, self.lanes))
-                )
+                element = monoid.element(hold(self._load(base + (count - count % several + j) * step, self.lanes)))
                 accumulators[j] = monoid.join(accumulators[j], element)
             for j in range(several):
                 grand[0] = monoid.join(grand[0], accumulators[j])

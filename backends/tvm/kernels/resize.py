@@ -141,6 +141,4 @@ def resize_kernel(
     out_shape = (*shape[:2], *out_spatial)
     layout = tuple(strides), tuple(out_strides)
     corners = align_corners and mode in ("linear", "cubic")
-    return Resize(
-        mode, tuple(shape), out_shape, tuple(ratios), corners, *layout, target.vector.lanes, target.cores
-    )
+    return Resize(mode, tuple(shape), out_shape, tuple(ratios), corners, *layout, target.vector.lanes, target.cores)

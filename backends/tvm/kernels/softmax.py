@@ -114,9 +114,7 @@ class Softmax(Kernel):
 
         run(along.size, lanes, finish)
 
-    def _emit_columns(
-        self, x: Access, y: Access, x_row: Expr, y_row: Expr, along: Axis, lanes: int, row: Axis
-    ) -> None:
+    def _emit_columns(self, x: Access, y: Access, x_row: Expr, y_row: Expr, along: Axis, lanes: int, row: Axis) -> None:
         # `lanes` rows at once, which lie side by side; vectors of two threads may overlap, so y is only ever
         # written
         y_step, x_step = along.strides

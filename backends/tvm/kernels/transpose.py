@@ -35,8 +35,7 @@ def emit_transpose(axes: Sequence[Axis], x: Access, y: Access, side: int, thread
     with nest([*outer, *steps], threads) as (*where, i, j):
         row, column = (B.bind(B.min(n * side, a.size - side)) for n, a in ((i, read), (j, written)))
         start_y, start_x = (
-            B.bind(offset_of(where, outer, k) + row * read.strides[k] + column * written.strides[k])
-            for k in (0, 1)
+            B.bind(offset_of(where, outer, k) + row * read.strides[k] + column * written.strides[k]) for k in (0, 1)
         )
         block = [x.load(start_x + n * written.strides[1], side) for n in range(side)]
         for n, vector in enumerate(_transposed([hold(vector) for vector in block], side)):

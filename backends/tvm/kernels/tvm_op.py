@@ -67,9 +67,7 @@ class TvmOp(Kernel):
             raise InvalidInput(f"TVM operator must be one of {sorted(OPERATORS)}, not {self.op!r}")
 
     def _tensors(self) -> tuple[Tensors, Any]:
-        placeholders = [
-            te.placeholder(shape, dtype, name=f"x{i}") for i, (shape, dtype) in enumerate(self.inputs)
-        ]
+        placeholders = [te.placeholder(shape, dtype, name=f"x{i}") for i, (shape, dtype) in enumerate(self.inputs)]
         result = OPERATORS[self.op](placeholders, *self.parameters)
         return placeholders, result[0] if isinstance(result, (list, tuple, tvm.ir.Array)) else result
 
@@ -89,9 +87,7 @@ class TvmOp(Kernel):
         placeholders, result = self._tensors()
         body = default_schedule(te.create_prim_func([*placeholders, result]), self.target)
         for parameter, access in zip(body.params, operands, strict=True):
-            if not isinstance(
-                parameter.elem_offset, tirx.IntImm
-            ):  # symbolic where TVM's operator wrote its own loops
+            if not isinstance(parameter.elem_offset, tirx.IntImm):  # symbolic where TVM's operator wrote its own loops
                 B.add_to_parent(tirx.Bind(parameter.elem_offset, tirx.const(0, "int32")))
             B.add_to_parent(tirx.DeclBuffer(parameter, data=access.address(B.int32(0))))
         B.add_to_parent(declare_serial(body.body, "the order of TVM's operator"))

@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from ....target import Target
-from ..kernels.matmul import Matrix, MatMul
+from ..kernels.matmul import MatMul, Matrix
 from ..lowering import Lowering, OpRule
 from ..views import View
 

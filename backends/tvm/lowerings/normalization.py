@@ -45,7 +45,9 @@ def layer_norm(node: Node, cx: Lowering) -> None:
 
 def rms_norm(node: Node, cx: Lowering) -> None:
     eps = argument(node, 3, "eps")
-    _normalize(node, cx, argument(node, 2, "weight"), None, torch.finfo(torch.float32).eps if eps is None else eps, True)
+    _normalize(
+        node, cx, argument(node, 2, "weight"), None, torch.finfo(torch.float32).eps if eps is None else eps, True
+    )
 
 
 def _normalize(node: Node, cx: Lowering, weight: Any, bias: Any, eps: float, rms: bool) -> None:

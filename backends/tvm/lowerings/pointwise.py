@@ -198,7 +198,9 @@ def divide_with_mode(node: Node, chain: Chain) -> Value:
 
 def power_of_scalar(node: Node, chain: Chain) -> Value:
     dtype = result_dtype(node)
-    return chain.op("pow", chain.constant(node.args[0], dtype), chain.cast(chain.node(node.args[1]), dtype), dtype=dtype)
+    return chain.op(
+        "pow", chain.constant(node.args[0], dtype), chain.cast(chain.node(node.args[1]), dtype), dtype=dtype
+    )
 
 
 def power(node: Node, chain: Chain) -> Value:
@@ -265,7 +267,9 @@ def leaky_relu(node: Node, chain: Chain) -> Value:
 
 
 def elu(node: Node, chain: Chain) -> Value:
-    alpha, scale, input_scale = (float(argument(node, i, n, 1.0)) for i, n in ((1, "alpha"), (2, "scale"), (3, "input_scale")))
+    alpha, scale, input_scale = (
+        float(argument(node, i, n, 1.0)) for i, n in ((1, "alpha"), (2, "scale"), (3, "input_scale"))
+    )
     dtype = result_dtype(node)
     x = chain.node(node.args[0])
     scaled = x if input_scale == 1 else chain.op("mul", x, chain.constant(input_scale, dtype), dtype=dtype)
@@ -280,7 +284,12 @@ def prelu(node: Node, chain: Chain) -> Value:
     x, weight = chain.node(node.args[0]), node.args[1]
     view = chain.cx.view(weight)
     if view.elements > 1:
-        view = View(view.storage, view.offset, (view.elements, *(1,) * (len(chain.shape) - 2)), (view.strides[0], *(0,) * (len(chain.shape) - 2)))
+        view = View(
+            view.storage,
+            view.offset,
+            (view.elements, *(1,) * (len(chain.shape) - 2)),
+            (view.strides[0], *(0,) * (len(chain.shape) - 2)),
+        )
     slope = chain.read(view.expand(chain.shape))
     positive = chain.op("gt", x, chain.constant(0, dtype), dtype="bool")
     return chain.op("where", positive, x, chain.op("mul", x, slope, dtype=dtype), dtype=dtype)

@@ -36,7 +36,7 @@ def permute(node: Node, cx: Lowering) -> None:
 def transpose(node: Node, cx: Lowering) -> None:
     x = cx.view(node.args[0])
     dims = list(range(len(x.shape)))
-    first, second = (node.args[1:] if len(node.args) > 1 else (0, min(1, len(dims) - 1)))
+    first, second = node.args[1:] if len(node.args) > 1 else (0, min(1, len(dims) - 1))
     if dims:
         dims[first], dims[second] = dims[second], dims[first]
     cx.alias(node, x.permute(dims))
@@ -115,9 +115,7 @@ def unfold(node: Node, cx: Lowering) -> None:
     shape, strides = list(x.shape), list(x.strides)
     shape[dim] = (x.shape[dim] - size) // step + 1
     strides[dim] *= step
-    cx.alias(
-        node, View(x.storage, x.offset, (*shape, size), (*strides, x.strides[dim]))
-    )
+    cx.alias(node, View(x.storage, x.offset, (*shape, size), (*strides, x.strides[dim])))
 
 
 RULES: dict[Any, OpRule] = {

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.gather import Lookup, gather_kernel, lookup_kernel
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 
@@ -59,9 +58,7 @@ def test_ids_out_of_range_are_clamped_or_wrapped(target: Target) -> None:
     table, ids = torch.randn(10, 8), torch.tensor([-1, 10, 9, 1 << 40, -(1 << 40), -10])
     clamped = look_up(lookup_kernel(1, 10, 8, 6, "int64", "float32", target), target, table, ids)[0]
     assert torch.equal(clamped, table[ids.clamp(0, 9)])
-    wrapped = look_up(lookup_kernel(1, 10, 8, 6, "int64", "float32", target, wrap=True), target, table, ids)[
-        0
-    ]
+    wrapped = look_up(lookup_kernel(1, 10, 8, 6, "int64", "float32", target, wrap=True), target, table, ids)[0]
     assert torch.equal(wrapped, table[[9, 9, 9, 9, 0, 0]])
 
 
@@ -73,8 +70,7 @@ def test_gather(data: Any) -> None:
     dim, target = data.draw(st.integers(0, rank - 1)), data.draw(st.sampled_from(TARGETS))
     x = torch.randn(shape).permute(data.draw(st.permutations(range(rank))))
     wanted = [
-        data.draw(st.integers(1, n)) if d != dim else data.draw(st.integers(1, 20))
-        for d, n in enumerate(x.shape)
+        data.draw(st.integers(1, n)) if d != dim else data.draw(st.integers(1, 20)) for d, n in enumerate(x.shape)
     ]
     ids = torch.randint(0, x.shape[dim], wanted)
     out = torch.zeros(wanted)

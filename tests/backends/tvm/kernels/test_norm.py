@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.norm import group_norm_kernel, layer_norm_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 
@@ -74,9 +73,7 @@ def test_group_norm(data: Any) -> None:
     weight, bias = data.draw(st.booleans()), data.draw(st.booleans())
     w, b, target = torch.randn(groups * size), torch.randn(groups * size), data.draw(st.sampled_from(TARGETS))
     out = torch.empty_strided(x.shape, x.stride())
-    kernel = group_norm_kernel(
-        x.shape, groups, x.stride(), out.stride(), 1e-3, target, weight=weight, bias=bias
-    )
+    kernel = group_norm_kernel(x.shape, groups, x.stride(), out.stride(), 1e-3, target, weight=weight, bias=bias)
     CompiledKernel(kernel, target)(*(t.numpy() for t in [x, *[w] * weight, *[b] * bias, out]))
 
     def reference(dtype: torch.dtype) -> torch.Tensor:

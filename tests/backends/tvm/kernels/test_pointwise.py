@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.pointwise import (
     FillFrame,
@@ -25,6 +22,8 @@ from fxpress.backends.tvm.kernels.pointwise_ops import POINTWISE
 from fxpress.backends.tvm.kernels.vmath import ACTIVATIONS
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 FLOATS = [
@@ -133,9 +132,7 @@ def run(kernel: Pointwise, target: Target, inputs: list[torch.Tensor], outputs: 
     CompiledKernel(kernel, target)(*(t.numpy() for t in [*inputs, *outputs]))
 
 
-def all_at_once(
-    target: Target, table: dict[str, Callable[..., torch.Tensor]], inputs: list[torch.Tensor]
-) -> None:
+def all_at_once(target: Target, table: dict[str, Callable[..., torch.Tensor]], inputs: list[torch.Tensor]) -> None:
     """Check every operation of the table in one kernel with an output each."""
     program = [Instruction("input", (), name_of(x.dtype), (i,)) for i, x in enumerate(inputs)]
     arguments = tuple(range(len(inputs)))
@@ -156,10 +153,7 @@ def all_at_once(
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_float_operations(target: Target, dtype: torch.dtype) -> None:
-    x, y = (
-        g.reshape(-1).contiguous()
-        for g in torch.meshgrid(*[torch.tensor(FLOATS, dtype=dtype)] * 2, indexing="ij")
-    )
+    x, y = (g.reshape(-1).contiguous() for g in torch.meshgrid(*[torch.tensor(FLOATS, dtype=dtype)] * 2, indexing="ij"))
     all_at_once(target, UNARY, [x])
     all_at_once(target, BINARY, [x, y])
 
@@ -192,9 +186,7 @@ def test_every_cast(target: Target) -> None:
     for source in dtypes:
         if source == "bfloat16":
             continue  # numpy has none; it is reached as the middle of a chain below
-        x = torch.tensor([0, 1, 2, 3, 5, 7, 100, 64, 33, 12, 1, 0, 9, 8, 4, 90, 77]).to(
-            getattr(torch, source)
-        )
+        x = torch.tensor([0, 1, 2, 3, 5, 7, 100, 64, 33, 12, 1, 0, 9, 8, 4, 90, 77]).to(getattr(torch, source))
         program = [Instruction("input", (), source, (0,))]
         outputs = []
         for wanted in dtypes:

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.pool import Window, pool_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 
@@ -24,9 +23,7 @@ def pool(
     last = x.stride(1) == 1
     out = torch.zeros(expected.shape)
     out = out.movedim(1, -1).contiguous().movedim(-1, 1) if last else out
-    kernel = pool_kernel(
-        op, x.shape, expected.shape[2:], windows, x.stride(), out.stride(), target, **options
-    )
+    kernel = pool_kernel(op, x.shape, expected.shape[2:], windows, x.stride(), out.stride(), target, **options)
     CompiledKernel(kernel, target)(x.numpy(), out.numpy())
     torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
 

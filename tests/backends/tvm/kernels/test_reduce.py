@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.reduce import REDUCTIONS, reduce_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 Dims = tuple[int, ...]
@@ -61,9 +60,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def reduce(op: str, x: torch.Tensor, dims: Dims, out: torch.Tensor, target: Target) -> torch.Tensor:
-    kernel = reduce_kernel(
-        op, x.shape, dims, x.stride(), out.stride(), name_of(x.dtype), name_of(out.dtype), target
-    )
+    kernel = reduce_kernel(op, x.shape, dims, x.stride(), out.stride(), name_of(x.dtype), name_of(out.dtype), target)
     CompiledKernel(kernel, target)(x.numpy(), out.numpy())
     return out
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from fxpress.backends.tvm.kernels.base import B, Call, Kernel, Operand, run_module
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.norm import group_norm_kernel, layer_norm_kernel

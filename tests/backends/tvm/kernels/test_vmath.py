@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
 from fxpress.backends.tvm.kernels import vmath
 from fxpress.backends.tvm.kernels.base import Access, B, Kernel, Operand
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
@@ -156,9 +155,7 @@ def test_activations_are_as_accurate_as_pytorch(name: str, isa: str, lanes: int)
 def test_float64_is_accurate(function: str, lanes: int) -> None:
     reference = FUNCTIONS[function][0] if function in FUNCTIONS else ACTIVATIONS[function]
     x = np.linspace(0.01, 9, 101)
-    np.testing.assert_allclose(
-        apply(function, x, "avx2", lanes), reference(torch.from_numpy(x)).numpy(), rtol=1e-14
-    )
+    np.testing.assert_allclose(apply(function, x, "avx2", lanes), reference(torch.from_numpy(x)).numpy(), rtol=1e-14)
 
 
 def test_every_activation_is_tested() -> None:
