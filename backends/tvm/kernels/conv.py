@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,31 @@ from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers
 from .conv_shape import ConvShape, Epilogue, load_first
 from .tiles import ConvTile, choose_conv_tile
+
+_LINE = 16  # floats of a cache line
+
+
+@dataclass(frozen=True)
+class Prefetch:
+    """`count` cache lines to ask for, number i by `line(i)`, a few in each round of a reduction."""
+
+    count: int
+    line: Callable[[Expr], None]
+
+    def emit(self, number: Expr, rounds: int) -> None:
+        """Ask for the lines that fall to round `number` of `rounds`."""
+        several = -(-self.count // rounds)
+        asking = -(-self.count // several)
+
+        def ask() -> None:
+            for i in range(several):
+                self.line(number * several + i)
+
+        if asking == rounds:
+            ask()
+            return
+        with B.If(number < asking), B.Then():
+            ask()
 
 
 @dataclass(frozen=True)
@@ -155,6 +181,7 @@ class _Body:
 
         with B.serial(tile.block) as i:
             number = B.bind(block * tile.block + i)
+            self.turn = i if tile.order == "pixels" else number
             if tiles % tile.block == 0:
                 one(number)
             else:
@@ -174,7 +201,7 @@ class _Body:
             start = B.bind(load_first(self.bias, self.first_channel + v * lanes, lanes, counts[v]))
             for p in range(len(pixels)):
                 sums[p * vectors + v] = start
-        self.accumulate(sums, x, pixels, vectors)
+        self.accumulate(sums, x, pixels, vectors, self.prefetches(pixels, vectors, residual_at))
         for p, (line, column) in enumerate(pixels):
             _, y_step, residual_step = shape.pixel(0, line, column)
             for v in range(vectors):
@@ -183,7 +210,35 @@ class _Body:
                     sums[p * vectors + v], y_at + (y_step + at), residual_at + (residual_step + at), lanes, counts[v]
                 )
 
-    def accumulate(self, sums: Registers, x: Access, pixels: list[tuple[int, int]], vectors: int) -> None:
+    def prefetches(self, pixels: list[tuple[int, int]], vectors: int, residual_at: Expr) -> list[Prefetch]:
+        """What to bring to L2 while the products of a register tile are summed.
+
+        Each register tile that uses a panel of weights asks for its share of the next panel, and for its own part of
+        the residual, which would stall its last step.
+        """
+        shape, tile = self.shape, self.tile
+        found = []
+        if tile.prefetch:
+            panel = shape.taps * self.ic * tile.vectors * tile.lanes
+            share = -(-panel // (_LINE * (tile.block if tile.order == "pixels" else tile.tiles(shape))))
+            first = B.bind(self.panel_at + panel + self.turn * (share * _LINE))
+            found.append(Prefetch(share, lambda i: self.weight.prefetch(first + i * _LINE)))
+        residual = self.finish.residual
+        if residual is not None:
+            across = -(-vectors * tile.lanes // _LINE)
+            columns = len({column for _, column in pixels})
+
+            def line(i: Expr) -> None:
+                pixel = i // across
+                _, _, step = shape.pixel(0, pixel // columns, pixel % columns)
+                residual.prefetch(residual_at + step + i % across * _LINE)
+
+            found.append(Prefetch(len(pixels) * across, line))
+        return found
+
+    def accumulate(
+        self, sums: Registers, x: Access, pixels: list[tuple[int, int]], vectors: int, prefetches: list[Prefetch]
+    ) -> None:
         """Add the products of every tap and input channel. A row of taps is one loop where it is contiguous in x."""
         shape, lanes, unroll = self.shape, self.tile.lanes, self.tile.unroll
         _, x_h, x_w = shape.x_strides
@@ -191,6 +246,7 @@ class _Body:
         depth = self.ic
         if kernel_w > 1 and shape.groups == 1 and shape.dilation[1] == 1 and x_w == shape.ic:
             depth, kernel_w = depth * kernel_w, 1
+        rounds = depth // unroll
         steps = [line * shape.stride[0] * x_h + column * shape.stride[1] * x_w for line, column in pixels]
 
         def taps(x: Access, weight: Access, k: Expr) -> None:
@@ -203,9 +259,10 @@ class _Body:
         def channels(h: Expr, w: Expr) -> None:
             here = x.shifted(h * (shape.dilation[0] * x_h) + w * (shape.dilation[1] * x_w))
             weight = self.weight.shifted(self.panel_at + (h * kernel_w + w) * (depth * vectors * lanes))
-            rounds = depth // unroll
             if rounds > 1:
                 with B.serial(rounds) as k:
+                    for prefetch in prefetches:
+                        prefetch.emit((h * kernel_w + w) * rounds + k, kernel_h * kernel_w * rounds)
                     for u in range(unroll):
                         taps(here, weight, k * unroll + u)
             for u in range(rounds * unroll if rounds > 1 else 0, depth):

@@ -127,13 +127,13 @@ class Epilogue:
 
     def __init__(self, shape: ConvShape, residual: Access | None, y: Access) -> None:
         self._activation = activation(shape.activation)
-        self._residual = residual
+        self.residual = residual
         self._y = y
 
     def __call__(self, value: Expr, y_at: Expr, residual_at: Expr, lanes: int, count: int) -> None:
         """Finish `value` (convolution plus bias) and store its first `count` lanes at `y_at`."""
-        if self._residual is not None:
-            value = value + load_first(self._residual, residual_at, lanes, count)
+        if self.residual is not None:
+            value = value + load_first(self.residual, residual_at, lanes, count)
         self._y.store(y_at, self._activation(value, lanes), lanes, count=None if count == lanes else count)
 
 

@@ -15,7 +15,8 @@ class ConvTile:
 
     A register tile has `lines` x `columns` pixels by `vectors` vectors of `lanes` output channels. `unroll` steps of
     the reduction are written out. A task is one panel (`vectors` vectors of channels) for `block` register tiles;
-    `order` says which of panels and blocks varies slower over the tasks: "channels" or "pixels".
+    `order` says which of panels and blocks varies slower over the tasks: "channels" or "pixels". `prefetch` brings the
+    next panel of weights to the second cache while one is used.
     """
 
     lanes: int
@@ -26,6 +27,7 @@ class ConvTile:
     order: str = "pixels"
     block: int = 1
     parallel: bool = True
+    prefetch: bool = False
 
     def tiles(self, shape: ConvShape) -> int:
         """Register tiles of pixels in one image."""
@@ -129,8 +131,8 @@ def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
     threads = target.cores if flops >= _LEAST_PARALLEL_FLOPS else 1
     wanted = max(threads, min(4 * threads, flops // _LEAST_TASK_FLOPS)) if threads > 1 else 1
     resident = target.l2 // 2
-    if weight_bytes > resident and x_bytes <= resident:
-        order, blocks = "channels", -(-wanted // (images * panels))
+    if weight_bytes > x_bytes and x_bytes <= resident:
+        order, blocks = "channels", -(-wanted // (images * panels))  # a core reads only its share of the weights
     elif weight_bytes > resident:
         order, blocks = "pixels", -(-x_bytes // resident)
     else:
@@ -138,7 +140,8 @@ def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
     if images % threads and (order == "pixels" or panels % threads):
         blocks = -(-blocks // threads) * threads
     block = -(-tiles // min(blocks, tiles))
-    return replace(tile, order=order, block=block, parallel=threads > 1)
+    prefetch = weight_bytes > target.l1
+    return replace(tile, order=order, block=block, parallel=threads > 1, prefetch=prefetch)
 
 
 @dataclass(frozen=True)
