@@ -10,9 +10,8 @@ import tvm
 from tvm import s_tir, tirx
 
 from ...target import Target
-from .kernels.loops import LAUNCH_COST
+from .kernels.loops import LAUNCH_COST, SERIAL
 
-SERIAL = "fxpress.serial"  # loop annotation: this loop is serial on purpose, the value says why
 _TREATED = (tirx.ForKind.PARALLEL, tirx.ForKind.VECTORIZED, tirx.ForKind.UNROLLED)
 
 

@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tvm.tirx.script import builder as B
 
 from .base import Access, Expr
 
+SERIAL = "fxpress.serial"  # loop annotation: this loop is serial on purpose, the value says why
 LAUNCH_COST = 32768  # additions under which starting threads costs more than it saves
 
 
@@ -40,12 +42,18 @@ def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[Axi
     return merged or [Axis(1, (0,) * len(strides))]
 
 
+def serial(extent: Expr, reason: str) -> Any:
+    """A loop that is serial on purpose, in scalar code; `reason` travels with it, so that it does not look forgotten."""
+    return B.serial(extent, annotations={SERIAL: reason})
+
+
 @contextmanager
 def nest(axes: Sequence[Axis], threads: int) -> Iterator[list[Expr]]:
     """Emit the loops of `axes`, outermost first, shared by `threads` threads; yields the loop indices."""
     with ExitStack() as stack:
         if threads == 1:
-            yield [stack.enter_context(B.serial(axis.size)) for axis in axes]
+            outer = stack.enter_context(serial(axes[0].size, "too little work for threads"))
+            yield [outer, *(stack.enter_context(B.serial(axis.size)) for axis in axes[1:])]
             return
         # fuse as many outer loops as it takes to give every thread an equal share, or nearly
         depth, total = 1, axes[0].size
@@ -57,7 +65,8 @@ def nest(axes: Sequence[Axis], threads: int) -> Iterator[list[Expr]]:
         begin = B.bind(thread * share)
         step = stack.enter_context(B.serial(B.max(B.min(share, total - begin), 0)))
         fused = B.bind(begin + step)
-        positions, rest = [], total
+        positions: list[Expr] = []
+        rest = total
         for axis in axes[:depth]:
             rest //= axis.size
             position = fused // rest if len(positions) == 0 else (fused // rest) % axis.size

@@ -14,8 +14,8 @@ from tvm.tirx.script import builder as B
 from ....errors import InvalidInput
 from ....target import Target
 from . import vmath
-from .base import Access, Expr, Kernel, Operand, Registers
-from .loops import LAUNCH_COST, Axis, collapse, nest
+from .base import Access, Expr, Kernel, Operand, Registers, broadcast
+from .loops import LAUNCH_COST, Axis, collapse, nest, serial
 from .pointwise_ops import carrier, cast, from_carrier, is_float, size_of, to_carrier
 from .vmath import constant, hold, lanes_of, like, opaque, select
 
@@ -264,7 +264,7 @@ class _Source:
         result = Registers(1, 1, self.dtype)
         result[0] = across(monoid.join, grand[0])
         if tail:
-            with self._outer(outer) as base, B.serial(tail) as i:
+            with self._outer(outer) as base, serial(tail, "fewer than a vector") as i:
                 value = self._load(base + (vectors * self.lanes + i) * run.strides[1], 1)
                 result[0] = monoid.join(result[0], monoid.element(hold(value)))
         return result[0]
@@ -287,7 +287,7 @@ class _Source:
                 flag = flag & (known ^ like(known, 1))
             flag = hold(flag)
             better = B.NE(flag, like(flag, 0))
-            where[0] = select(better, vmath.broadcast(B.cast(number, "int64"), lanes), where[0])
+            where[0] = select(better, broadcast(B.cast(number, "int64"), lanes), where[0])
             best[0] = select(better, value, best[0])
         return where[0]
 

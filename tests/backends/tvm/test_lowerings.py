@@ -1,19 +1,14 @@
 """Every op the TVM backend lowers, compiled and compared with PyTorch."""
 
 import copy
-import sys
-from pathlib import Path
 
+import fxpress
 import numpy as np
 import pytest
 import torch
-
-import fxpress
 from fxpress.numerics import compare_outputs
 from fxpress.testing import trace
-
-sys.path.insert(0, str(Path(__file__).parent))
-from ops import CASES, MODULES
+from lowering_cases import CASES, MODULES
 
 
 @pytest.mark.parametrize("name", CASES)
