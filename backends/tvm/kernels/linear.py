@@ -42,7 +42,8 @@ class Linear(Kernel):
     Operands: x, weight as `pack` gives it, bias [n] if `bias`, residual if it has rows, y.
     A tile is `tile_rows` rows by `tile_vectors` vectors of `lanes` columns. `order` 'nm' walks the rows inside a panel
     of weights (each core reads its share of the weights once), 'mn' the panels inside a block of `block` row tiles.
-    `prefetch` brings the next panel to L2 while one is used.
+    `prefetch` brings the next panel to L2 while one is used. With `slices` the depth k is cut into that many equal
+    parts, so that a core's part of x stays in L2 for all its panels; sums wait in y from one part to the next.
     """
 
     name: ClassVar[str] = "linear"
@@ -61,6 +62,8 @@ class Linear(Kernel):
     tile_vectors: int
     order: str = "nm"
     block: int
+    slices: int = 1
+    shares: int = 1  # with slices: into how many runs of panels the panels are cut, one a task
     prefetch: bool = False
 
     @property
@@ -80,17 +83,34 @@ class Linear(Kernel):
         return 2 * self.outer * self.inner * self.n * self.k
 
     def describe(self) -> str:
-        return f"linear {self.tile_rows}x{self.tile_vectors} {self.order} block={self.block}"
+        sliced = f" slices={self.slices}" if self.slices > 1 else ""
+        return f"linear {self.tile_rows}x{self.tile_vectors} {self.order} block={self.block}{sliced}"
 
     def emit(self, *operands: Access) -> None:
         panels, tiles = -(-self.n // self.width), self.outer * -(-self.inner // self.tile_rows)
         blocks = -(-tiles // self.block)
+        if self.slices > 1:
+            self._sliced(operands, panels, tiles, blocks)
+            return
         with tasks(panels * blocks, self.flops()) as task:
             panel, first = (task // blocks, task % blocks) if self.order == "nm" else (task % panels, task // panels)
             panel, first = B.bind(panel), B.bind(first * self.block)
-            part(panel, self.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles))
+            self._panel(operands, panel, first, tiles, B.int32(0))
 
-    def _rows(self, operands: tuple[Access, ...], panel: Expr, columns: int, first: Expr, tiles: int) -> None:
+    def _sliced(self, operands: tuple[Access, ...], panels: int, tiles: int, blocks: int) -> None:
+        per_share = -(-panels // self.shares)
+        with tasks(self.shares * blocks, self.flops()) as task:
+            share, first = B.bind(task // blocks), B.bind(task % blocks * self.block)
+            with B.serial(self.slices) as piece:
+                with B.serial(B.min(B.int32(per_share), panels - share * per_share)) as step:
+                    self._panel(operands, B.bind(share * per_share + step), first, tiles, piece)
+
+    def _panel(self, operands: tuple[Access, ...], panel: Expr, first: Expr, tiles: int, piece: Expr) -> None:
+        part(panel, self.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles, piece))
+
+    def _rows(
+        self, operands: tuple[Access, ...], panel: Expr, columns: int, first: Expr, tiles: int, piece: Expr
+    ) -> None:
         per_outer = -(-self.inner // self.tile_rows)
 
         def run(count: int) -> None:
@@ -100,7 +120,7 @@ class Linear(Kernel):
                 row = B.bind(index * self.tile_rows)
 
                 def body(rows: int) -> None:
-                    self._tile(operands, panel, columns, outer, row, rows)
+                    self._tile(operands, panel, columns, outer, row, rows, piece)
 
                 part(index, self.inner, self.tile_rows, body)
 
@@ -108,19 +128,27 @@ class Linear(Kernel):
 
     def _prefetch(self, weight: Access, tile: Expr) -> Callable[[Expr], None] | None:
         """While a panel is used, bring the next one to L2: its share of the panel during each row tile."""
-        tiles = self.outer * -(-self.inner // self.tile_rows)
-        if not self.prefetch or self.k < 4:
+        tiles, depth = self.outer * -(-self.inner // self.tile_rows), self.k // self.slices
+        if not self.prefetch or depth < 4:
             return None
-        panel = self.k * self.width
-        per_step = -(-panel // (16 * tiles * (self.k // 4)))
+        per_step = -(-depth * self.width // (16 * tiles * (depth // 4)))
 
         def lines(step: Expr) -> None:
             for line in range(per_step):
-                weight.prefetch(panel + ((tile * (self.k // 4) + step) * per_step + line) * 16)
+                weight.prefetch(self.k * self.width + ((tile * (depth // 4) + step) * per_step + line) * 16)
 
         return lines
 
-    def _tile(self, operands: tuple[Access, ...], panel: Expr, columns: int, outer: Expr, row: Expr, rows: int) -> None:
+    def _tile(
+        self,
+        operands: tuple[Access, ...],
+        panel: Expr,
+        columns: int,
+        outer: Expr,
+        row: Expr,
+        rows: int,
+        piece: Expr,
+    ) -> None:
         named = dict(zip((op.name for op in self.operands()), operands, strict=True))
         lanes, valid = self.lanes, counts(columns, self.lanes)
         vectors = len(valid)
@@ -129,32 +157,60 @@ class Linear(Kernel):
         def at(name: str, where: Rows) -> Access:
             return named[name].shifted(outer * where.outer + row * where.inner)
 
-        x, weight = at("x", self.x), named["weight"].shifted(panel * (self.k * self.width))
+        depth = self.k // self.slices
+        x = at("x", self.x).shifted(piece * depth)
+        weight = named["weight"].shifted(panel * (self.k * self.width) + piece * (depth * self.width))
+        y = at("y", self.y).shifted(column)
+        residual = at("residual", self.residual).shifted(column) if self.residual else None
         tile = Registers(rows * vectors, lanes)
-        for j in range(vectors):
-            start = broadcast(B.float32(0), lanes)
-            if self.bias:
-                start = B.bind(named["bias"].load(column + j * lanes, lanes, count=valid[j]))
+
+        def start() -> None:
+            for j in range(vectors):
+                value = broadcast(B.float32(0), lanes)
+                if self.bias:
+                    value = B.bind(named["bias"].load(column + j * lanes, lanes, count=valid[j]))
+                for i in range(rows):
+                    tile[i * vectors + j] = value
+
+        def resume() -> None:
             for i in range(rows):
-                tile[i * vectors + j] = start
+                for j in range(vectors):
+                    tile[i * vectors + j] = y.load(i * self.y.inner + j * lanes, lanes, count=valid[j])
+
+        def store(finish: Callable[[Expr, int, int], Expr]) -> None:
+            for i in range(rows):
+                for j in range(vectors):
+                    value = finish(tile[i * vectors + j], i, j)
+                    y.store(i * self.y.inner + j * lanes, value, lanes, count=valid[j])
+
+        def finished(value: Expr, i: int, j: int) -> Expr:
+            if residual is not None and self.residual is not None:
+                value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=valid[j])
+            return _activate(self.activation, value, lanes)
+
+        self._at_slice(piece.equal(0), start, resume)
         accumulate(
             tile,
             rows,
             vectors,
-            self.k,
+            depth,
             lambda i, k: x.load(i * self.x.inner + k),
             lambda j, k: weight.load(k * self.width + j * lanes, lanes),
             self._prefetch(weight, B.bind(outer * -(-self.inner // self.tile_rows) + row // self.tile_rows)),
         )
-        y = at("y", self.y).shifted(column)
-        residual = at("residual", self.residual).shifted(column) if self.residual else None
-        for i in range(rows):
-            for j in range(vectors):
-                value = tile[i * vectors + j]
-                if residual is not None and self.residual is not None:
-                    value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=valid[j])
-                value = _activate(self.activation, value, lanes)
-                y.store(i * self.y.inner + j * lanes, value, lanes, count=valid[j])
+        last = piece.equal(self.slices - 1)
+        self._at_slice(last, lambda: store(finished), lambda: store(lambda value, i, j: value))
+
+    def _at_slice(self, condition: Expr, then: Callable[[], None], other: Callable[[], None]) -> None:
+        """`then` where the condition holds, else `other`; always `then` when the depth is in one piece."""
+        if self.slices == 1:
+            then()
+            return
+        with B.If(condition):
+            with B.Then():
+                then()
+            with B.Else():
+                other()
 
     @classmethod
     def choose(
@@ -177,8 +233,8 @@ class Linear(Kernel):
         """
         inner, lanes, registers = m // outer, target.vector.lanes, target.vector.registers
         x, y = x or Rows(inner * k, k), y or Rows(inner * n, n)
-        # Rows a multiple of 4 KiB apart share one set of L1, which has eight ways or little more.
-        most = 8 if 4 * x.inner % 4096 == 0 else inner
+        # Rows a multiple of 4 KiB apart share one set of L1, which has as many ways as it has such pages.
+        most = max(1, target.l1 // 4096) if 4 * x.inner % 4096 == 0 else inner
 
         def height(vectors: int) -> int:
             return min(best_rows(inner, vectors, registers), most)
@@ -191,7 +247,9 @@ class Linear(Kernel):
         vectors = min((v for v in range(1, 17) if fits(1, v, registers)), key=cycles)
         rows = height(vectors)
         tiles = outer * -(-inner // rows)
-        order, blocks = _blocks(m, n, k, -(-n // (vectors * lanes)), tiles, target)
+        panels = -(-n // (vectors * lanes))
+        order, blocks = _blocks(m, n, k, panels, tiles, target)
+        slices = _slices(m // blocks, k, target) if order == "nm" else 1
         return cls(
             outer=outer,
             inner=inner,
@@ -207,6 +265,8 @@ class Linear(Kernel):
             tile_vectors=vectors,
             order=order,
             block=-(-tiles // blocks),
+            slices=slices,
+            shares=-(-panels // -(-panels // target.cores)) if slices > 1 and blocks == 1 else 1,
             # Measured with weights from memory: 270 becomes 300 to 330 GFLOP/s; from cache it costs nothing.
             prefetch=order == "nm" and blocks == 1 and tiles > 1 and k >= 4,
         )
@@ -215,13 +275,19 @@ class Linear(Kernel):
 def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: Target) -> tuple[str, int]:
     """The loop order, and into how many blocks the rows are cut."""
     x, weight = 4 * m * k, 4 * n * k
-    if weight > x and x <= target.l2 // 2:
+    if weight > 2 * x or (weight > x and x <= target.l2 // 2):
         level = panels % target.cores == 0 or panels >= 12 * target.cores
         return "nm", 1 if level else min(tiles, target.cores)
     # Weights that fit in L2 leave room for a small block of x; the others are streamed, the more rarely the better.
     room = target.l2 // 8 if weight <= target.l2 // 2 else target.l2 // 3
     rounds = -(-x // (room * target.cores))
     return "mn", min(tiles, rounds * target.cores)
+
+
+def _slices(rows: int, k: int, target: Target) -> int:
+    """Into how many equal parts k is cut so that a part of `rows` rows of x takes half of L2; 1 if none is equal."""
+    least = -(-4 * rows * k // (target.l2 // 2))
+    return next((slices for slices in range(least, 2 * least + 1) if k % (4 * slices) == 0), 1)
 
 
 def _activate(name: str, value: Expr, lanes: int) -> Expr:

@@ -80,6 +80,14 @@ def test_loop_orders_and_blocks(target: Target, order: str, block: int) -> None:
     check(target, (1, 23), 70, 40, order=order, block=block, tile_rows=4, tile_vectors=3, prefetch=True)
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
+@pytest.mark.parametrize(("shares", "block"), [(1, 3), (2, 10), (3, 2)])
+def test_depth_in_slices(target: Target, shares: int, block: int) -> None:
+    tile = {"tile_rows": 5, "tile_vectors": 2, "order": "nm", "block": block, "prefetch": True}
+    check(target, (2, 13), 70, 60, True, True, "gelu", slices=3, shares=shares, **tile)
+    check(target, (1, 23), 97, 40, False, False, "none", slices=2, shares=shares, **tile)
+
+
 def test_nan_and_infinity_flow() -> None:
     for target in TARGETS:
         kernel = Linear.choose(3, 20, 8, target=target, activation="relu")
@@ -111,4 +119,8 @@ def test_choice_for_transformer_layers() -> None:
     assert small.tile_rows * small.tile_vectors + small.tile_vectors < 16
     assert Linear.choose(4096, 64, 64, target=wide).order == "mn"
     assert Linear.choose(1, 1024, 4096, target=wide).tile_vectors >= 6, "a single row needs many accumulators"
-    assert Linear.choose(128, 768, 1024, target=wide).tile_rows <= 8, "rows 4 KiB apart share a cache set"
+    eight_ways = Target.parse("cpu{isa=avx512,l1=32768}")
+    assert Linear.choose(128, 768, 1024, target=eight_ways).tile_rows <= 8, "rows 4 KiB apart share a cache set"
+    deep = Linear.choose(128, 768, 3072, target=wide)
+    assert (deep.slices, deep.shares) == (2, 2), "half of L2 holds half of each row"
+    assert Linear.choose(128, 768, 3079, target=wide).slices == 1, "no equal parts"
