@@ -8,7 +8,8 @@ from typing import Any
 
 from ..api import compile as compile_model
 from ..progress import TerminalProgress
-from .formatting import bytes_text, console
+from ..report.quantities import bytes_text
+from .formatting import console
 from .models import LoadedModel
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from ..registry import entries, lookup
+from ..report.quantities import bytes_text
 from ..runtime.container import Container
 from ..runtime.manifest import Manifest
-from .formatting import bytes_text, console
+from .formatting import console
 
 
 def inspect_artifact(path: Path, *, as_json: bool) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 from rich.table import Table
 
 from ..errors import InvalidInput
+from ..report.quantities import time_text
 from ..report.timing import measure
 from ..runtime import Artifact, load
 from ..runtime.structure import Structure
-from .formatting import console, time_text
+from .formatting import console
 
 
 def run_artifact(path: Path, inputs: Sequence[str], output: Path | None, threads: int | None) -> None:
