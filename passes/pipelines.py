@@ -31,8 +31,10 @@ RECOGNIZE = (
 """From formulas to ops, then to the cheapest spelling of what remains."""
 
 NORMALIZE = (
+    "expand-conv3d",
     "normalize-conv",
     "normalize-linear",
+    "normalize-attention",
     "normalize-pool",
     "normalize-resize",
     "normalize-group-norm",
@@ -64,7 +66,7 @@ FUSE = (
 )
 """More work a kernel."""
 
-LAYOUT = ("assign-layouts", "compose-views", "fold-affine", "fuse-epilogue")
+LAYOUT = ("assign-layouts", "compose-views", "unflatten-linear", "compose-views", "fold-affine", "fuse-epilogue")
 """Channels last where kernels want it; then what permutes had kept apart is fused."""
 
 CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")

@@ -18,6 +18,7 @@ from . import (
     recurrent,
     reduction,
     resizing,
+    sorting,
     tvm_operators,
     view_ops,
 )
@@ -36,5 +37,6 @@ RULES: dict[Any, OpRule] = {
     **normalization.RULES,
     **reduction.RULES,
     **matmul.RULES,
+    **sorting.RULES,
     **pointwise.RULES,
 }
