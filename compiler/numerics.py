@@ -53,8 +53,8 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     if not torch.equal(x[~finite].nan_to_num(), y[~finite].nan_to_num()):
         return float("inf")
     x, y = x[finite], y[finite]
-    norm = y.norm().item()
-    difference = (x - y).norm().item()
+    norm = float(y.norm())
+    difference = float((x - y).norm())
     return difference / norm if norm > 0 else difference
 
 

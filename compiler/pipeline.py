@@ -77,7 +77,7 @@ def _value(text: str) -> Any:
 
 
 def _make_pass(name: str, options: dict[str, Any]) -> Pass:
-    made = lookup("passes", name)
+    made: Any = lookup("passes", name)
     if isinstance(made, RulePass):
         if options:
             raise InvalidInput(f"pass {name} must be given no options, not {sorted(options)}")
@@ -89,4 +89,5 @@ def _make_pass(name: str, options: dict[str, Any]) -> Pass:
         default = known[option].default
         if isinstance(default, bool) != isinstance(value, bool) and default is not None:
             raise InvalidInput(f"pass {name} option {option} must be {type(default).__name__}, not {value!r}")
-    return made(**options) if isinstance(made, type) else made
+    chosen: Pass = made(**options) if isinstance(made, type) else made
+    return chosen

@@ -81,7 +81,7 @@ class Program:
     @property
     def results(self) -> tuple[Node, ...]:
         """The nodes the Program returns."""
-        return tuple(self.output_node.args[0])  # type: ignore[arg-type]
+        return tuple(self.output_node.args[0])
 
     @property
     def constants(self) -> dict[str, torch.Tensor]:

@@ -140,7 +140,7 @@ def _reinfer(program: Program, node: Node) -> Violation | None:
     args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
     try:
         with program.fake_mode, torch.no_grad():
-            inferred = print_type(node.target(*args, **kwargs))  # type: ignore[operator]
+            inferred = print_type(node.target(*args, **kwargs))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return Violation(
             node.name, f"operands that {op_name(node.target)} accepts", str(error).split("\n", 1)[0],

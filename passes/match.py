@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch.fx import Node
@@ -14,7 +14,7 @@ from ..printer import print_type
 
 def arguments(node: Node) -> dict[str, Any]:
     """Every argument of an op call by its schema name, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
+    schema = node.target._schema
     values = {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments}
     values.update(zip((a.name for a in schema.arguments), node.args, strict=False))
     values.update(node.kwargs)
@@ -31,7 +31,7 @@ def is_constant(value: Any) -> bool:
     return isinstance(value, Node) and value.op == "get_attr"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether `value` is a Python number (a bool is none)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,9 @@ class ReferenceLowered(Lowered):
     def text(self) -> str:
         return self.program.text()
 
-    def build(self, path: Path, *, bundle_runtime: bool = False) -> None:
+    def build(
+        self, path: Path, *, bundle_runtime: bool = False, progress: Callable[[str], None] | None = None
+    ) -> None:
         raise Unsupported(
             "the reference backend builds no artifact; call program.run(...), or compile for another target"
         )

@@ -154,11 +154,11 @@ class TvmLowered(Lowered):
 
     def _host_call(self, call: HostCall) -> dict[str, Any]:
         args, kwargs = call.arguments
-        namespace, name = call.node.target._schema.name.split("::")  # type: ignore[union-attr]
+        namespace, name = call.node.target._schema.name.split("::")
         return {
             "at": call.at,
             "op": f"{namespace}::{name}",
-            "overload": call.node.target._overloadname,  # type: ignore[union-attr]
+            "overload": call.node.target._overloadname,
             "args": [self._json(x) for x in args],
             "kwargs": {k: self._json(v) for k, v in kwargs.items()},
             "outputs": [self._json(view) for view in call.outputs],

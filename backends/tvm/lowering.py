@@ -207,7 +207,8 @@ class Lowering:
     def constant(self, tensor: torch.Tensor) -> View:
         """Add a constant, dense, to the artifact; equal constants are stored once."""
         tensor = tensor.detach().contiguous()
-        digest = hashlib.blake2b(tensor.reshape(-1).view(torch.uint8).numpy(), digest_size=16).digest()
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest = hashlib.blake2b(content, digest_size=16).digest()
         key = (digest, tensor.dtype, tuple(tensor.shape))
         if key not in self._constant_by_content:
             storage = Storage("constant", dtype_name(tensor.dtype), tensor.numel())
@@ -279,7 +280,7 @@ class Lowering:
     def _call_host(self, node: Node) -> None:
         arguments = torch.fx.node.map_arg(
             (node.args, dict(node.kwargs)),
-            lambda n: self.contiguous(n, "copy: PyTorch gets dense memory"),  # type: ignore[arg-type, return-value]
+            lambda n: self.contiguous(n, "copy: PyTorch gets dense memory"),
         )
         at = len(self.calls)
         value = node.meta["val"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .activation import activate
 
-_LIBRARY = torch.library.Library("fxpress", "DEF")
+_LIBRARY: Any = torch.library.Library("fxpress", "DEF")  # type: ignore[no-untyped-call]
 fxpress = torch.ops.fxpress
 
 
@@ -119,7 +120,7 @@ def _max_pool(
     channels_last: bool,
 ) -> Tensor:
     """Max pooling in one or two dimensions; padding (one number a dim, both sides) counts as -infinity."""
-    pool = F.max_pool1d if len(kernel) == 1 else F.max_pool2d
+    pool: Any = F.max_pool1d if len(kernel) == 1 else F.max_pool2d
     y = pool(_channels_first(x, channels_last), kernel, stride, padding, dilation, ceil_mode=ceil_mode)
     return _restore(y, channels_last)
 
@@ -141,23 +142,23 @@ def _avg_pool(
     """Average pooling in one or two dimensions; `divisor` replaces the window's size (two dimensions only)."""
     x = _channels_first(x, channels_last)
     if len(kernel) == 1:
-        y = F.avg_pool1d(x, kernel, stride, padding, ceil_mode, count_include_pad)
+        y = F.avg_pool1d(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad)
     else:
-        y = F.avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor)
+        y = F.avg_pool2d(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad, divisor)
     return _restore(y, channels_last)
 
 
 @_op("adaptive_avg_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
 def _adaptive_avg_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
     """Average pooling to a given output size in one or two dimensions."""
-    pool = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+    pool: Any = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
     return _restore(pool(_channels_first(x, channels_last), size), channels_last)
 
 
 @_op("adaptive_max_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
 def _adaptive_max_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
     """Max pooling to a given output size in one or two dimensions."""
-    pool = F.adaptive_max_pool1d if len(size) == 1 else F.adaptive_max_pool2d
+    pool: Any = F.adaptive_max_pool1d if len(size) == 1 else F.adaptive_max_pool2d
     return _restore(pool(_channels_first(x, channels_last), size), channels_last)
 
 

@@ -59,7 +59,7 @@ def _compose_reshapes(node: Node, rw: Rewriter) -> None:
         rw.replace(node, x)
     elif is_static(node) and is_call(x, aten.reshape.default):
         rw.replace(node, rw.call(aten.reshape.default, x.args[0], sizes, at=node))
-    elif is_static(node) and list(node.args[1]) != sizes:  # type: ignore[arg-type]
+    elif is_static(node) and list(node.args[1]) != sizes:
         rw.replace(node, rw.call(aten.reshape.default, x, sizes, at=node))
 
 
@@ -72,7 +72,7 @@ def _compose_permutes(node: Node, rw: Rewriter) -> None:
         rw.replace(node, _permute(node, rw, x.args[0], [inner[d] for d in order]))
     elif is_static(x) and _keeps_memory(order, shape(x)) and not any(_is_permute(user) for user in node.users):
         rw.replace(node, rw.call(aten.reshape.default, x, list(shape(node)), at=node))
-    elif list(node.args[1]) != order:  # type: ignore[arg-type]
+    elif list(node.args[1]) != order:
         rw.replace(node, _permute(node, rw, x, order))
 
 
@@ -89,7 +89,7 @@ def _is_permute(node: Node) -> bool:
 
 
 def _operand(node: Node) -> Node:
-    return node.args[0]  # type: ignore[return-value]
+    return node.args[0]
 
 
 def _permute(node: Node, rw: Rewriter, x: Any, order: list[int]) -> Node:
@@ -99,7 +99,7 @@ def _permute(node: Node, rw: Rewriter, x: Any, order: list[int]) -> Node:
 def _order(node: Node) -> list[int]:
     """Where each dim of a permute or transpose comes from: a tensor whose sizes name its dims tells."""
     named = torch.empty([i + 1 for i in range(len(shape(_operand(node))))], device="meta")
-    return [size - 1 for size in node.target(named, *node.args[1:], **node.kwargs).shape]  # type: ignore[operator]
+    return [size - 1 for size in node.target(named, *node.args[1:], **node.kwargs).shape]
 
 
 def _keeps_memory(order: Sequence[int], sizes: Sequence[int]) -> bool:

@@ -54,10 +54,10 @@ def compose_casts(node: Node, rw: Rewriter) -> None:
     inner = node.args[0]
     if not is_call(inner, aten._to_copy.default):
         return
-    x = inner.args[0]  # type: ignore[union-attr]
-    if set(node.kwargs) != {"dtype"} or set(inner.kwargs) != {"dtype"}:  # type: ignore[union-attr]
+    x = inner.args[0]
+    if set(node.kwargs) != {"dtype"} or set(inner.kwargs) != {"dtype"}:
         return
-    if not _holds(dtype(inner), dtype(x)):  # type: ignore[arg-type]
+    if not _holds(dtype(inner), dtype(x)):
         return
     rw.replace(node, x if dtype(x) == dtype(node) else rw.call(aten._to_copy.default, x, dtype=dtype(node), at=node))
 

@@ -95,5 +95,5 @@ def _evaluate(program: Program, node: Node, values: dict[Node, Any]) -> Any:
         else:
             args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: _evaluate(program, n, values))
             with torch.no_grad():
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                values[node] = node.target(*args, **kwargs)
     return values[node]

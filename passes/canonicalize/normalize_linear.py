@@ -32,14 +32,14 @@ def normalize_linear(node: Node, rw: Rewriter) -> None:
     elif _is_normal(node):
         return
     else:
-        new = _product(node, rw, *node.args[:2])  # type: ignore[arg-type]
+        new = _product(node, rw, *node.args[:2])
     rw.replace(node, new)
 
 
 def _is_normal(node: Node) -> bool:
     """Whether the product is an aten.matmul that stays as it is."""
     x, weight = node.args[:2]
-    ranks = [len(shape(operand)) for operand in (x, weight)]  # type: ignore[arg-type]
+    ranks = [len(shape(operand)) for operand in (x, weight)]
     return node.target is aten.matmul.default and min(ranks) >= 2 and not _is_weight(x, weight)
 
 

@@ -147,7 +147,7 @@ def _one_plus(node: Node, op: Any) -> Node | None:
         return None
     for number, term in (node.args, node.args[::-1]):
         if is_number(number) and number == 1 and is_call(term, op):
-            return term  # type: ignore[return-value]
+            return term
     return None
 
 
@@ -187,7 +187,7 @@ def _mish(node: Node, rw: Rewriter, product: Product) -> Node | None:
         inner = gate.args[0] if is_call(gate, aten.tanh.default) else None
         if not is_call(inner, aten.softplus.default) or product.number != 1:
             continue
-        a = arguments(inner)  # type: ignore[arg-type]
+        a = arguments(inner)
         if (a["beta"], a["threshold"]) == (1, 20) and product.other(gate) is a["self"]:
             return rw.call(aten.mish.default, a["self"], at=node)
     return None

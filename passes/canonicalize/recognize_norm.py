@@ -93,7 +93,7 @@ def absorb_norm_weight(node: Node, rw: Rewriter) -> None:
     order = list(range(len(shape(node))))
     if is_call(user, aten.permute.default):
         order = [d % len(order) for d in user.args[1]]  # type: ignore[union-attr]
-        value, user = user, only_user(user)  # type: ignore[assignment, arg-type]
+        value, user = user, only_user(user)
     name = _absorbed(a, user)
     if user is None or name is None or not same_type(value, user):
         return
@@ -101,7 +101,7 @@ def absorb_norm_weight(node: Node, rw: Rewriter) -> None:
     vector = _normalized_constant(rw.value(other), order, list(a["normalized_shape"]))
     if vector is None or vector.dtype != dtype(node):
         return
-    a[name] = other if list(shape(other)) == list(vector.shape) else rw.constant(f"{other.target}_{name}", vector)  # type: ignore[union-attr, arg-type]
+    a[name] = other if list(shape(other)) == list(vector.shape) else rw.constant(f"{other.target}_{name}", vector)
     new = rw.call(node.target, *a.values(), at=user)
     if value is not node:
         new = rw.call(aten.permute.default, new, order, at=user)

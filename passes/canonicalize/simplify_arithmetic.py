@@ -46,9 +46,9 @@ def divide_by_power_of_two(node: Node, rw: Rewriter) -> None:
     x, divisor = node.args
     if not isinstance(x, Node) or not is_number(divisor) or not dtype(x).is_floating_point:
         return
-    if abs(math.frexp(divisor)[0]) != 0.5 or not 2.0**-100 <= abs(divisor) <= 2.0**100:  # type: ignore[arg-type, operator]
+    if abs(math.frexp(divisor)[0]) != 0.5 or not 2.0**-100 <= abs(divisor) <= 2.0**100:
         return
-    rw.replace(node, rw.call(aten.mul.Tensor, x, 1.0 / divisor, at=node))  # type: ignore[operator]
+    rw.replace(node, rw.call(aten.mul.Tensor, x, 1.0 / divisor, at=node))
 
 
 @rewrite(aten.mul.Tensor)
@@ -65,7 +65,7 @@ def drop_repetition(node: Node, rw: Rewriter) -> None:
     inner = node.args[0]
     if not is_call(inner, node.target):
         return
-    rw.replace(node, inner.args[0] if node.target is aten.neg.default else inner)  # type: ignore[arg-type, union-attr]
+    rw.replace(node, inner.args[0] if node.target is aten.neg.default else inner)
 
 
 @rewrite(aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default, aten.relu6.default)

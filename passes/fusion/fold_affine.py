@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from ...ops import fxpress
 from ...rewriter import Rewriter, rewrite
-from ..match import arguments, is_constant, is_number, only_user, same_type, shape
+from ..match import arguments, is_constant, is_number, same_type, shape
 from .channels import PRODUCERS, channel_vector, is_plain, with_affine
 
 aten = torch.ops.aten
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 def fold_affine(node: Node, rw: Rewriter) -> None:
     """conv(x, w, b) * s + t  ->  conv(x, w * s, b * s + t), with s and t constant per channel; linear likewise"""
     producer, operand = _split(node)
-    if producer is None or only_user(producer) is not node or not same_type(producer, node) or node.kwargs:
+    if producer is None or list(producer.users) != [node] or not same_type(producer, node) or node.kwargs:
         return
     value = _vector(rw, operand, producer)
     if value is None:
@@ -38,9 +38,9 @@ def _split(node: Node) -> tuple[Node | None, Any]:
     """The plain producer among the operands, and the other operand."""
     first, second = node.args[:2]
     if is_plain(first):
-        return first, second  # type: ignore[return-value]
+        return first, second
     if is_plain(second) and node.target in (aten.mul.Tensor, aten.add.Tensor):
-        return second, first  # type: ignore[return-value]
+        return second, first
     return None, None
 
 

@@ -87,7 +87,7 @@ def activation_name(node: Node) -> str | None:
     """The epilogue name of the activation that `node` applies, None when it applies none."""
     if node.target in PLAIN_ACTIVATIONS:
         return PLAIN_ACTIVATIONS[node.target]
-    rule = PARAMETERISED.get(node.target)  # type: ignore[call-overload]
+    rule = PARAMETERISED.get(node.target)
     return rule(arguments(node)) if rule is not None else None
 
 

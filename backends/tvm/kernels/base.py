@@ -119,8 +119,8 @@ class Kernel(ABC):
         """The pointer parameters, inputs first, outputs last."""
 
     @abstractmethod
-    def emit(self, *operands: Access) -> None:
-        """Emit the body into the current TIR function."""
+    def emit(self, *operands: Any, **_: Any) -> None:
+        """Emit the body into the current TIR function. Each operand is an Access; subclasses may name them."""
 
     def flops(self) -> int:
         """Floating-point operations of one call, a multiply-add counted as two."""

@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as B
 from ....errors import InvalidInput
 from ....target import Target
 from . import vmath
-from .base import Access, Expr, Kernel, Operand, Registers
+from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .loops import LAUNCH_COST, Axis, vectors
 from .vmath import constant, hold
 
@@ -125,7 +125,7 @@ class Pool(Kernel):
         if not self.divisor:
             counts = [r.padded if self.count_include_pad else B.max(r.end - r.begin, 0) for r in ranges]
             count = math.prod(counts[1:], start=counts[0]) if counts else B.int32(1)
-        return accumulator[0] / vmath.broadcast(B.cast(count, "float32"), lanes)
+        return accumulator[0] / broadcast(B.cast(count, "float32"), lanes)
 
     def _range(self, d: int, index: Expr) -> _Range:
         size, out = self.shape[d + 2], self.out_shape[d + 2]

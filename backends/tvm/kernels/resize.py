@@ -50,7 +50,8 @@ class Resize(Kernel):
         return Operand("x", "float32"), Operand("y", "float32", write=True)
 
     def flops(self) -> int:
-        return 2 * math.prod(self.out_shape) * _TAPS[self.mode] ** (len(self.shape) - 2)
+        taps: int = _TAPS[self.mode] ** (len(self.shape) - 2)
+        return 2 * math.prod(self.out_shape) * taps
 
     def describe(self) -> str:
         return f"resize {self.mode} {'x'.join(map(str, self.shape))} -> {'x'.join(map(str, self.out_shape))}"

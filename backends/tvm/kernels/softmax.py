@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as B
 from ....errors import InvalidInput
 from ....target import Target
 from . import vmath
-from .base import Access, Expr, Kernel, Operand, Registers, scratch
+from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run, vectors
 from .reduce import across
 from .vmath import constant, hold, like, opaque
@@ -92,7 +92,7 @@ class Softmax(Kernel):
 
         def add_exponentials(start: Expr, width: int, slot: int) -> None:
             value = x.load(x_row + start * x_step, width, x_step)
-            e = vmath.exp_nonpositive(hold(value - vmath.broadcast(highest, width)))
+            e = vmath.exp_nonpositive(hold(value - broadcast(highest, width)))
             if not self.log:
                 y.store(y_row + start * y_step, e, width, y_step)
             if width == lanes:
@@ -107,9 +107,9 @@ class Softmax(Kernel):
         def finish(start: Expr, width: int, slot: int) -> None:
             if self.log:
                 value = x.load(x_row + start * x_step, width, x_step)
-                value = opaque(value - vmath.broadcast(highest, width)) - vmath.broadcast(factor, width)
+                value = opaque(value - broadcast(highest, width)) - broadcast(factor, width)
             else:
-                value = y.load(y_row + start * y_step, width, y_step) * vmath.broadcast(factor, width)
+                value = y.load(y_row + start * y_step, width, y_step) * broadcast(factor, width)
             y.store(y_row + start * y_step, value, width, y_step)
 
         run(along.size, lanes, finish)

@@ -44,7 +44,8 @@ def attention(node: Node, cx: Lowering) -> None:
     if mask is not None:
         added = cx.view(mask).expand((*node.args[0].meta["val"].shape[:-1], k.shape[2]))
         added = _four_dims(added)
-        masked = Mask(added.dtype, *added.strides, period=batch)
+        per_batch, per_head, per_query, per_key = added.strides
+        masked = Mask(added.dtype, per_batch, per_head, per_query, per_key, period=batch)
     kernel = Attention.choose(
         batch=batch,
         heads=heads,

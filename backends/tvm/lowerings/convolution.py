@@ -45,9 +45,9 @@ def conv(node: Node, cx: Lowering) -> None:
         ic=source.shape[-1],
         oc=oc,
         kernel=_pair(kernel_weight.shape[2:]),
-        x_strides=_image(source).strides[:3],
-        y_strides=_image(target).strides[:3],
-        residual_strides=None if added is None else _image(added).strides[:3],
+        x_strides=_pixel_strides(source),
+        y_strides=_pixel_strides(target),
+        residual_strides=None if added is None else _pixel_strides(added),
         stride=_pair(stride),
         dilation=_pair(dilation),
         padding=(0, padding[0]) if len(padding) == 2 else (padding[0], padding[2]),
@@ -75,7 +75,7 @@ def conv_transpose(node: Node, cx: Lowering) -> None:
         oc=oc,
         kernel=_pair(kernel_weight.shape[2:]),
         x_strides=(0, 0, 0),
-        y_strides=_image(target).strides[:3],
+        y_strides=_pixel_strides(target),
         stride=_pair(stride),
         dilation=_pair(dilation),
         padding=(0, padding[0]) if len(padding) == 1 else tuple(padding),
@@ -86,7 +86,7 @@ def conv_transpose(node: Node, cx: Lowering) -> None:
     for (first, last), size in zip(ConvTranspose.reads(shape), (1, *spatial)[-2:], strict=True):
         pads += [max(0, -first), max(0, last - size + 1)]
     source = _channels_last_input(cx, x, pads[-2 * len(spatial) :], channels_last)
-    kernel = ConvTranspose.choose(replace(shape, x_strides=_image(source).strides[:3]), cx.target)
+    kernel = ConvTranspose.choose(replace(shape, x_strides=_pixel_strides(source)), cx.target)
     packed = cx.constant(kernel.pack(_four_dims(kernel_weight)))
     cx.call(kernel, source, packed, _bias(cx, bias, oc), target)
     _finish(cx, node, target, channels_last)
@@ -145,6 +145,11 @@ def _image(view: View) -> View:
         return view
     n, w, c = view.strides
     return View(view.storage, view.offset, (view.shape[0], 1, *view.shape[1:]), (n, 0, w, c), view.halo)
+
+
+def _pixel_strides(view: View) -> tuple[int, int, int]:
+    n, height, width, _ = _image(view).strides
+    return n, height, width
 
 
 def _pair(values: Any) -> tuple[int, int]:

@@ -183,7 +183,8 @@ def slice_scatter(node: Node, cx: Lowering) -> None:
 
 
 def select_scatter(node: Node, cx: Lowering) -> None:
-    x, source, dim, index = cx.view(node.args[0]), cx.view(node.args[1]), *node.args[2:]
+    first, second, dim, index = node.args
+    x, source = cx.view(first), cx.view(second)
     out = cx.output(node)
     dim %= len(x.shape)
     cx.copy(x, out)

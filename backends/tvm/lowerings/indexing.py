@@ -56,7 +56,9 @@ def index(node: Node, cx: Lowering) -> None:
     view = cx.view(x)
     first = next(i for i, n in enumerate(indices) if n is not None)
     given = [n for n in indices if n is not None]
-    shape = torch.broadcast_shapes(*(tuple(n.meta["val"].shape) for n in given))
+    shape: tuple[int, ...] = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        *(tuple(n.meta["val"].shape) for n in given)
+    )
     if len(given) == 1:
         joined = cx.contiguous(given[0])
     else:
@@ -98,7 +100,7 @@ def _lookup(cx: Lowering, x: View, first: int, count: int, ids: View, out: View)
         table = cx.contiguous(x, "copy: rows to pick must be dense").reshape((outer, rows, inner))
         assert table is not None
     kernel = lookup_kernel(
-        outer, rows, inner, ids.elements, ids.dtype, x.dtype, cx.target, strides=table.strides[:2], wrap=True
+        outer, rows, inner, ids.elements, ids.dtype, x.dtype, cx.target, strides=(table.strides[0], table.strides[1]), wrap=True
     )
     cx.call(kernel, table, ids, out)
 

@@ -31,10 +31,10 @@ def softmax(log: bool) -> Callable[[Node, Lowering], None]:
         x, out = cx.view(node.args[0]), cx.output(node, strided=True)
         rank = len(x.shape)
         if rank == 0:
-            x, shape, strides, dim = x.expand((1,)), (1,), (1,), 0
+            x, dim = x.expand((1,)), 0
         else:
-            shape, strides, dim = x.shape, out.strides, node.args[1] % rank
-        cx.call(softmax_kernel(shape, dim, x.strides, strides, cx.target, log), x, out)
+            dim = node.args[1] % rank
+        cx.call(softmax_kernel(x.shape, dim, x.strides, out.strides or (1,), cx.target, log), x, out)
 
     return lower
 

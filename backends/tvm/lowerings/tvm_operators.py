@@ -31,11 +31,12 @@ def operator(
 
 def _scan(node: Node) -> tuple[int, str]:
     rank = max(node.args[0].meta["val"].dim(), 1)
-    return node.args[1] % rank, dtype_name(node.meta["val"].dtype)
+    return int(node.args[1]) % rank, dtype_name(node.meta["val"].dtype)
 
 
 def _dim(node: Node) -> int:
-    return int(node.args[1]) % max(node.meta["val"].dim(), 1)
+    rank: int = node.meta["val"].dim()
+    return int(node.args[1]) % max(rank, 1)
 
 
 def _first(node: Node) -> Sequence[Node]:

@@ -56,7 +56,8 @@ def expand(node: Node, cx: Lowering) -> None:
 
 
 def select(node: Node, cx: Lowering) -> None:
-    x, dim, index = cx.view(node.args[0]), *node.args[1:]
+    source, dim, index = node.args
+    x = cx.view(source)
     dim %= len(x.shape)
     cx.alias(node, x.select(dim, index % x.shape[dim]))
 
@@ -110,7 +111,8 @@ def concatenate(node: Node, cx: Lowering) -> None:
 
 
 def unfold(node: Node, cx: Lowering) -> None:
-    x, dim, size, step = cx.view(node.args[0]), *node.args[1:]
+    source, dim, size, step = node.args
+    x = cx.view(source)
     dim %= len(x.shape)
     shape, strides = list(x.shape), list(x.strides)
     shape[dim] = (x.shape[dim] - size) // step + 1
