@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +67,7 @@ for _name, _function in {
     "erf": torch.erf,
     "abs": torch.abs,
     "neg": torch.neg,
-    "neg_twice": lambda x: -(-x),
+    "neg_twice": lambda x: torch.neg(torch.neg(x)),
     "square": lambda x: x**2,
     "cube": lambda x: x**3,
     "clamp": lambda x: x.clamp(-0.9, 1.1),

@@ -1,0 +1,109 @@
+"""Where code may live and what it may import, read from the sources themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fxpress.passes import PASSES
+from fxpress.pipeline import parse_pipeline
+from fxpress.rewriter import RulePass
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"compiler": "fxpress", "passes": "fxpress.passes", "backends": "fxpress.backends"}
+HELPERS = {"match", "pattern", "pipelines"}  # files of passes/ that hold no pass; those below hold the parts of one
+PARTS = {"channels": "fold_batch_norm", "order": "assign_layouts", "problem": "assign_layouts", "roles": "assign_layouts"}
+
+
+def module_name(file: Path) -> str:
+    folder, *rest = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join([FOLDERS[folder], *(part for part in rest if part != "__init__")])
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports, also inside functions."""
+    package = module_name(file).split(".")
+    if file.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def files(folder: str) -> list[Path]:
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def starts(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def offenders(folder: str, *forbidden: str) -> list[str]:
+    return [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files(folder)
+        for name in imports(file)
+        if starts(name, *forbidden)
+    ]
+
+
+def test_core_imports_no_backend_and_no_pass():
+    assert offenders("compiler", "fxpress.backends", "fxpress.passes") == []
+
+
+def test_core_and_passes_do_not_know_tvm():
+    outside = [x for x in offenders("compiler", "tvm") if not x.startswith("compiler/runtime/")]
+    assert outside + offenders("passes", "tvm", "tvm_ffi") == []
+
+
+def test_passes_import_no_backend_and_backends_no_pass():
+    assert offenders("passes", "fxpress.backends") == []
+    assert offenders("backends", "fxpress.passes") == []
+
+
+def test_runtime_imports_neither_torch_nor_the_compiler():
+    allowed = ("fxpress.runtime", "fxpress.errors", "fxpress.target")
+    for file in files("compiler/runtime"):
+        for name in imports(file):
+            assert not starts(name, "torch", "tvm"), f"{file} imports {name}"
+            assert not starts(name, "fxpress") or starts(name, *allowed), f"{file} imports {name}"
+
+
+def test_kernels_know_no_graphs():
+    assert offenders("backends/tvm/kernels", "torch.fx", "fxpress.program", "fxpress.backends.tvm.lowering") == []
+
+
+def pass_files() -> list[Path]:
+    return [
+        file for file in files("passes") if file.name != "__init__.py" and file.stem not in {*HELPERS, *PARTS}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", pass_files(), ids=lambda file: file.stem)
+def test_every_pass_file_has_tests_and_says_what_it_does(file):
+    assert (ROOT / "tests" / "passes" / f"test_{file.stem}.py").exists()
+    first = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n")[0]
+    assert "->" in first or file.stem == "assign_layouts", f"line 1 must be the rewrite, before -> after, not {first!r}"
+    registered = {path.split(":")[0] for path in PASSES.values()}
+    assert module_name(file) in registered, f"{file.stem} holds no registered pass"
+
+
+def test_parts_belong_to_a_pass_that_exists():
+    stems = {file.stem for file in files("passes")}
+    assert set(PARTS) | HELPERS <= stems
+    assert set(PARTS.values()) <= stems
+
+
+@pytest.mark.parametrize("name", sorted(PASSES))
+def test_every_pass_says_what_it_rewrites(name):
+    (p,) = parse_pipeline(name)
+    assert p.name == name
+    if isinstance(p, RulePass):
+        assert "->" in p.summary, p.summary
+    assert len(p.summary) > 10
