@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,33 +10,8 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers
-from .conv_shape import ConvShape, Epilogue, load_first
+from .conv_shape import LINE, ConvShape, Epilogue, Prefetch, load_first
 from .tiles import ConvTile, choose_conv_tile
-
-_LINE = 16  # floats of a cache line
-
-
-@dataclass(frozen=True)
-class Prefetch:
-    """`count` cache lines to ask for, number i by `line(i)`, a few in each round of a reduction."""
-
-    count: int
-    line: Callable[[Expr], None]
-
-    def emit(self, number: Expr, rounds: int) -> None:
-        """Ask for the lines that fall to round `number` of `rounds`."""
-        several = -(-self.count // rounds)
-        asking = -(-self.count // several)
-
-        def ask() -> None:
-            for i in range(several):
-                self.line(number * several + i)
-
-        if asking == rounds:
-            ask()
-            return
-        with B.If(number < asking), B.Then():
-            ask()
 
 
 @dataclass(frozen=True)
@@ -220,18 +194,18 @@ class _Body:
         found = []
         if tile.prefetch:
             panel = shape.taps * self.ic * tile.vectors * tile.lanes
-            share = -(-panel // (_LINE * (tile.block if tile.order == "pixels" else tile.tiles(shape))))
-            first = B.bind(self.panel_at + panel + self.turn * (share * _LINE))
-            found.append(Prefetch(share, lambda i: self.weight.prefetch(first + i * _LINE)))
+            share = -(-panel // (LINE * (tile.block if tile.order == "pixels" else tile.tiles(shape))))
+            first = B.bind(self.panel_at + panel + self.turn * (share * LINE))
+            found.append(Prefetch(share, lambda i: self.weight.prefetch(first + i * LINE)))
         residual = self.finish.residual
         if residual is not None:
-            across = -(-vectors * tile.lanes // _LINE)
+            across = -(-vectors * tile.lanes // LINE)
             columns = len({column for _, column in pixels})
 
             def line(i: Expr) -> None:
                 pixel = i // across
                 _, _, step = shape.pixel(0, pixel // columns, pixel % columns)
-                residual.prefetch(residual_at + step + i % across * _LINE)
+                residual.prefetch(residual_at + step + i % across * LINE)
 
             found.append(Prefetch(len(pixels) * across, line))
         return found

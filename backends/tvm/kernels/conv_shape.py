@@ -12,6 +12,8 @@ from .base import Access, Expr, Operand, broadcast
 
 Strides = tuple[int, int, int]
 
+LINE = 16  # floats of a cache line
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvShape:
@@ -135,6 +137,29 @@ class Epilogue:
         if self.residual is not None:
             value = value + load_first(self.residual, residual_at, lanes, count)
         self._y.store(y_at, self._activation(value, lanes), lanes, count=None if count == lanes else count)
+
+
+@dataclass(frozen=True)
+class Prefetch:
+    """`count` cache lines to ask for, number i by `line(i)`, a few in each round of a reduction."""
+
+    count: int
+    line: Callable[[Expr], None]
+
+    def emit(self, number: Expr, rounds: int) -> None:
+        """Ask for the lines that fall to round `number` of `rounds`."""
+        several = -(-self.count // rounds)
+        asking = -(-self.count // several)
+
+        def ask() -> None:
+            for i in range(several):
+                self.line(number * several + i)
+
+        if asking == rounds:
+            ask()
+            return
+        with B.If(number < asking), B.Then():
+            ask()
 
 
 def activation(name: str) -> Callable[[Expr, int], Expr]:

@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
-from .conv_shape import ConvShape, Epilogue, load_first, zeros
+from .conv_shape import LINE, ConvShape, Epilogue, Prefetch, load_first, zeros
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -48,7 +48,7 @@ _OUTPUT: dict[int, Matrix] = {
 class WinogradWeights(Kernel):
     """Transform 3x3 weights for `WinogradConv`: run once at load, so that the file holds only the plain weights.
 
-    Reads [kh, kw, ic, oc] (`WinogradConv.pack`), writes [panels, points, ic, panel width] with zeros beyond `oc`:
+    Reads [kh, kw, ic, oc] (`WinogradConv.pack`), writes [points, panels, ic, panel width] with zeros beyond `oc`:
     `elements` floats.
     """
 
@@ -96,7 +96,7 @@ class WinogradWeights(Kernel):
             for i in range(points):
                 for j in range(points):
                     value = _combine(matrix[j], columns[i], lanes)
-                    at = ((panel * points**2 + (i * points + j)) * self.ic + c) * width + place * lanes
+                    at = (((i * points + j) * panels + panel) * self.ic + c) * width + place * lanes
                     transformed.store(at, value, lanes)
 
 
@@ -104,8 +104,9 @@ class WinogradWeights(Kernel):
 class WinogradConv(Kernel):
     """3x3 convolution of stride 1 by F(`outputs` x `outputs`, 3x3).
 
-    A task transforms `rows` rows of output tiles: input transform, one matrix product a point, output transform with
-    the epilogue, all in scratch memory of the running thread. The weight operand is what `weights()` writes.
+    A task is `tiles` output tiles: input transform, one matrix product a point, output transform with the epilogue,
+    all in scratch memory of the running thread. The weight operand is what `weights()` writes. `prefetch` brings the
+    next panel of it to the second cache while one is used.
     """
 
     shape: ConvShape
@@ -113,8 +114,9 @@ class WinogradConv(Kernel):
     lanes: int
     vectors: int
     columns: int
-    rows: int
+    tiles: int
     parallel: bool = True
+    prefetch: bool = False
 
     name: ClassVar[str] = "winograd-conv"
 
@@ -128,26 +130,22 @@ class WinogradConv(Kernel):
     def choose(cls, shape: ConvShape, target: Target, outputs: int = 2) -> WinogradConv:
         """The kernel whose scratch memory fits the second cache of `target`.
 
-        F(2, 3) is the default: its error is that of a direct convolution, where F(4, 3) has about 2.5 times as much, and
+        F(2, 3) is the default: its error is that of a direct convolution, F(4, 3) has about 2.5 times as much, and
         inside a network, where weights come from memory, its 1.8 times as many weights cost less than 4 times.
         """
         lanes = target.vector.lanes
-        across, down = -(-shape.width // outputs), -(-shape.height // outputs)
+        total = -(-shape.width // outputs) * -(-shape.height // outputs) * shape.batch
         points = (outputs + 2) ** 2
         # Weights that do not stay in cache are read once a task: few large tasks. Else small scratch memory.
         weights_stay = points * shape.ic * shape.oc * 4 <= target.l2 // 2
-        most_bytes = target.l2 // 4 if weights_stay else target.l2
-        row_bytes = across * points * (shape.ic + shape.oc) * 4
-
-        def lag(rows: int) -> tuple[int, int]:
-            """Rows of tiles that the busiest core works on; fewer tasks are better."""
-            return -(-(-(-down // rows) * shape.batch) // target.cores) * rows, -rows
-
-        rows = min((n for n in range(1, down + 1) if n == 1 or n * row_bytes <= most_bytes), key=lag)
+        room = target.l2 // 4 if weights_stay else target.l2
+        most = max(1, room // (points * (shape.ic + shape.oc) * 4))
+        rounds = -(-total // (most * target.cores))
+        tiles = -(-total // (rounds * target.cores))
         vectors = min(2, -(-shape.oc // lanes))
-        most = 12 if target.vector.registers >= 32 else 6
-        columns = -(-rows * across // -(-rows * across // most))
-        return cls(shape, outputs, lanes, vectors, columns, rows)
+        widest = 13 if target.vector.registers >= 32 else 6
+        columns = -(-tiles // -(-tiles // widest))
+        return cls(shape, outputs, lanes, vectors, columns, tiles, prefetch=not weights_stay)
 
     def weights(self) -> WinogradWeights:
         """The kernel that makes this kernel's weight operand from what `pack` returns."""
@@ -162,8 +160,8 @@ class WinogradConv(Kernel):
         return self.shape.flops
 
     def describe(self) -> str:
-        """The variant, register tile and rows of a task."""
-        return f"{self.name} F({self.outputs},3) tile={self.columns}x{self.vectors}x{self.lanes} rows={self.rows}"
+        """The variant, register tile and size of a task."""
+        return f"{self.name} F({self.outputs},3) tile={self.columns}x{self.vectors}x{self.lanes} tiles={self.tiles}"
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
         """Lay out `weight` [oc, ic, 3, 3] as `weights()` reads it: [3, 3, ic, oc], flat."""
@@ -173,29 +171,53 @@ class WinogradConv(Kernel):
         return weight.permute(2, 3, 1, 0).reshape(-1).contiguous()
 
     def emit(self, *operands: Access) -> None:
-        """Emit the parallel loop over rows of output tiles."""
-        shape = self.shape
+        """Emit the parallel loop over blocks of output tiles."""
+        shape, tiles = self.shape, self.tiles
         x, weight, bias, *residual, y = operands
         points = (self.outputs + 2) ** 2
         down, across = -(-shape.height // self.outputs), -(-shape.width // self.outputs)
-        blocks = -(-down // self.rows)
-        tiles = self.rows * across
+        total = down * across * shape.batch
+        blocks = -(-total // tiles)
         padded_oc = -(-shape.oc // (self.lanes * self.vectors)) * self.lanes * self.vectors
+        # A line more than needed: else the points of one tile often lie a multiple of 4 KiB apart, in one set of L1.
+        source_step, product_step = tiles * shape.ic + LINE, tiles * padded_oc + LINE
         finish = Epilogue(shape, residual[0] if residual else None, y)
-        loop = B.parallel if self.parallel and blocks * shape.batch > 1 else B.serial
-        with loop(blocks * shape.batch) as task:
-            n, block = B.bind(task // blocks), B.bind(task % blocks)
-            sources = scratch(points * tiles * shape.ic)
-            products = scratch(points * tiles * padded_oc)
-            with B.serial(tiles) as tile:
-                row, column = B.bind(block * self.rows + tile // across), B.bind(tile % across)
-                self._input(x, sources, n, row, column, tile, tiles)
-            self._multiply(sources, weight, products, tiles, padded_oc)
-            with B.serial(tiles) as tile:
-                row, column = B.bind(block * self.rows + tile // across), B.bind(tile % across)
-                self._output(products, bias, finish, n, row, column, tile, tiles, padded_oc)
 
-    def _input(self, x: Access, sources: Access, n: Expr, row: Expr, column: Expr, tile: Expr, tiles: int) -> None:
+        def each(block: Expr, body: Callable[[Expr, Expr, Expr, Expr], None]) -> None:
+            """Emit `body(n, row, column, tile)` for the tiles of a block."""
+            with B.serial(tiles) as tile:
+                number = B.bind(block * tiles + tile)
+
+                def one() -> None:
+                    body(
+                        B.bind(number // (down * across)),
+                        B.bind(number // across % down),
+                        B.bind(number % across),
+                        tile,
+                    )
+
+                if total % tiles == 0:
+                    one()
+                    return
+                with B.If(number < total), B.Then():
+                    one()
+
+        loop = B.parallel if self.parallel and blocks > 1 else B.serial
+        with loop(blocks) as block:
+            sources = scratch(points * source_step)
+            products = scratch(points * product_step)
+
+            def read(n: Expr, row: Expr, column: Expr, tile: Expr) -> None:
+                self._input(x, sources, n, row, column, tile * shape.ic, source_step)
+
+            def write(n: Expr, row: Expr, column: Expr, tile: Expr) -> None:
+                self._output(products, bias, finish, n, row, column, tile * padded_oc, product_step)
+
+            each(block, read)
+            self._multiply(sources, weight, products, source_step, product_step, padded_oc)
+            each(block, write)
+
+    def _input(self, x: Access, sources: Access, n: Expr, row: Expr, column: Expr, to: Expr, step: int) -> None:
         """Transform the pixels under one output tile. Pixels that no output needs may be anything and are not read."""
         shape, m = self.shape, self.outputs
         x_at, _, _ = shape.pixel(n, row * m, column * m)
@@ -204,7 +226,7 @@ class WinogradConv(Kernel):
         size = m + 2
         down, across = -(-shape.height // m), -(-shape.width // m)
         last_row, last_column = B.bind(shape.height + 2 - row * m), B.bind(shape.width + 2 - column * m)
-        ragged_height = shape.height % m != 0 or -(-shape.height // m) % self.rows != 0
+        ragged_height = shape.height % m != 0
 
         def load(i: int, j: int, c: Expr, lanes: int, count: int) -> Expr:
             inside = []
@@ -230,20 +252,28 @@ class WinogradConv(Kernel):
             for i in range(size):
                 line = [B.bind(half[i * size + j]) for j in range(size)]
                 for j in range(size):
-                    at = ((i * size + j) * tiles + tile) * shape.ic + c
+                    at = (i * size + j) * step + to + c
                     value = _combine(matrix[j], line, lanes)
                     sources.store(at, value, lanes, count=None if count == lanes else count)
 
         _over_channels(shape.ic, self.lanes, transform)
 
-    def _multiply(self, sources: Access, weight: Access, products: Access, tiles: int, padded_oc: int) -> None:
+    def _multiply(
+        self, sources: Access, weight: Access, products: Access, source_step: int, product_step: int, padded_oc: int
+    ) -> None:
         """products[point] = sources[point] @ weight[point], for every point."""
         shape, lanes, vectors, columns = self.shape, self.lanes, self.vectors, self.columns
         points, width = (self.outputs + 2) ** 2, self.lanes * self.vectors
+        tiles, panels, unroll = self.tiles, padded_oc // width, 4
+        turns = -(-tiles // columns)
+        rounds = shape.ic // unroll
+        share = -(-shape.ic * width // (LINE * turns))  # lines of the next panel that one register tile asks for
 
         def product(point: Expr, panel: Expr, first: Expr, pixels: int) -> None:
-            source = sources.shifted((point * tiles + first) * shape.ic)
-            w = weight.shifted((panel * points + point) * (shape.ic * width))
+            source = sources.shifted(point * source_step + first * shape.ic)
+            w = weight.shifted((point * panels + panel) * (shape.ic * width))
+            ahead = B.bind(shape.ic * width + first // columns * (share * LINE))
+            prefetch = Prefetch(share, lambda i: w.prefetch(ahead + i * LINE))
             sums = Registers(pixels * vectors, lanes)
             for slot in range(pixels * vectors):
                 sums[slot] = zeros(lanes)
@@ -255,18 +285,20 @@ class WinogradConv(Kernel):
                     for v in range(vectors):
                         sums[p * vectors + v] = sums[p * vectors + v] + value * panel_row[v]
 
-            unroll = 4
-            with B.serial(max(1, shape.ic // unroll)) as k:
-                for u in range(min(unroll, shape.ic)):
-                    step(k * unroll + u)
-            for u in range(shape.ic // unroll * unroll if shape.ic > unroll else shape.ic, shape.ic):
+            if rounds > 1:
+                with B.serial(rounds) as k:
+                    if self.prefetch:
+                        prefetch.emit(k, rounds)
+                    for u in range(unroll):
+                        step(k * unroll + u)
+            for u in range(rounds * unroll if rounds > 1 else 0, shape.ic):
                 step(u)
-            at = B.bind((point * tiles + first) * padded_oc + panel * width)
+            at = B.bind(point * product_step + first * padded_oc + panel * width)
             for p in range(pixels):
                 for v in range(vectors):
                     products.store(at + p * padded_oc + v * lanes, sums[p * vectors + v], lanes)
 
-        with B.serial(points) as point, B.serial(padded_oc // width) as panel:
+        with B.serial(points) as point, B.serial(panels) as panel:
             if tiles >= columns:
                 with B.serial(tiles // columns) as i:
                     product(point, panel, B.bind(i * columns), columns)
@@ -281,9 +313,8 @@ class WinogradConv(Kernel):
         n: Expr,
         row: Expr,
         column: Expr,
-        tile: Expr,
-        tiles: int,
-        padded_oc: int,
+        source: Expr,
+        step: int,
     ) -> None:
         """Transform one output tile back, and store those of its pixels that exist."""
         shape, m = self.shape, self.outputs
@@ -292,15 +323,13 @@ class WinogradConv(Kernel):
         _, y_at, residual_at = shape.pixel(n, row * m, column * m)
         y_at, residual_at = B.bind(y_at), B.bind(residual_at)
         rows_left, columns_left = B.bind(shape.height - row * m), B.bind(shape.width - column * m)
-        ragged_height = shape.height % m != 0 or -(-shape.height // m) % self.rows != 0
+        ragged_height = shape.height % m != 0
         ragged_width = shape.width % m
 
         def transform(c: Expr, lanes: int, count: int) -> None:
             half = Registers(m * size, lanes)
             for j in range(size):
-                line = [
-                    B.bind(products.load(((i * size + j) * tiles + tile) * padded_oc + c, lanes)) for i in range(size)
-                ]
+                line = [B.bind(products.load((i * size + j) * step + source + c, lanes)) for i in range(size)]
                 for i in range(m):
                     half[i * size + j] = _combine(matrix[i], line, lanes)
             start = B.bind(load_first(bias, c, lanes, count))
