@@ -57,7 +57,9 @@ def _modules(explanation: Explanation) -> list[_Module]:
         titled = frame.width > 60 and frame.height > 2 * _HEADER and len(groups) > 1
         top = _HEADER if titled else 0
         weights = [(layer.number, layer.seconds) for layer in frame.item.layers]
-        inside = treemap(weights, frame.x + 1, frame.y + top, max(frame.width - 2, 0.5), max(frame.height - top - 1, 0.5))
+        inside = treemap(
+            weights, frame.x + 1, frame.y + top, max(frame.width - 2, 0.5), max(frame.height - top - 1, 0.5)
+        )
         modules.append(_Module(frame, inside))
     return modules
 

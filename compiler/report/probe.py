@@ -2,7 +2,7 @@
 
 Peak arithmetic is the best rate of NumPy's float32 matrix product (its BLAS) on one thread, times the threads: what
 good code reaches, not a data sheet's number, so a kernel may reach a little more. The products are short, so that one
-of many runs undisturbed on a busy machine. Peak memory traffic is the best rate of copies of large arrays on all threads.
+of many runs undisturbed on a busy machine. Peak memory traffic is the best rate of copies of large arrays, all threads.
 """
 
 from __future__ import annotations

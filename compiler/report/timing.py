@@ -40,7 +40,7 @@ class Timing:
 
 
 def measure(call: Callable[[], Any], seconds: float) -> Timing:
-    """Time `call` for about `seconds`, after some calls to warm up. Raises InvalidInput unless `seconds` is positive."""
+    """Time `call` for about `seconds`, after a warm-up. Raises InvalidInput unless `seconds` is positive."""
     if not seconds > 0:
         raise InvalidInput(f"seconds must be positive, not {seconds}")
     for _ in range(_WARM_UP):
@@ -48,7 +48,7 @@ def measure(call: Callable[[], Any], seconds: float) -> Timing:
     times: list[float] = []
     end = time.perf_counter() + seconds
     begin = time.perf_counter()
-    while begin < end and len(times) < _MOST_CALLS or not times:
+    while not times or (begin < end and len(times) < _MOST_CALLS):
         call()
         now = time.perf_counter()
         times.append(now - begin)
