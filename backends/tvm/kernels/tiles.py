@@ -131,7 +131,7 @@ def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
     threads = target.cores if flops >= _LEAST_PARALLEL_FLOPS else 1
     wanted = max(threads, min(4 * threads, flops // _LEAST_TASK_FLOPS)) if threads > 1 else 1
     resident = target.l2 // 2
-    if weight_bytes > x_bytes and x_bytes <= resident:
+    if weight_bytes > 2 * x_bytes and x_bytes <= resident:
         order, blocks = "channels", -(-wanted // (images * panels))  # a core reads only its share of the weights
     elif weight_bytes > resident:
         order, blocks = "pixels", -(-x_bytes // resident)

@@ -105,8 +105,7 @@ class WinogradConv(Kernel):
     """3x3 convolution of stride 1 by F(`outputs` x `outputs`, 3x3).
 
     A task is `tiles` output tiles: input transform, one matrix product a point, output transform with the epilogue,
-    all in scratch memory of the running thread. The weight operand is what `weights()` writes. `prefetch` brings the
-    next panel of it to the second cache while one is used.
+    all in scratch memory of the running thread. The weight operand is what `weights()` writes.
     """
 
     shape: ConvShape
@@ -116,7 +115,6 @@ class WinogradConv(Kernel):
     columns: int
     tiles: int
     parallel: bool = True
-    prefetch: bool = False
 
     name: ClassVar[str] = "winograd-conv"
 
@@ -130,8 +128,8 @@ class WinogradConv(Kernel):
     def choose(cls, shape: ConvShape, target: Target, outputs: int = 2) -> WinogradConv:
         """The kernel whose scratch memory fits the second cache of `target`.
 
-        F(2, 3) is the default: its error is that of a direct convolution, F(4, 3) has about 2.5 times as much, and
-        inside a network, where weights come from memory, its 1.8 times as many weights cost less than 4 times.
+        F(2, 3) is the default: its error is that of a direct convolution, where F(4, 3) has about 2.5 times as much.
+        Inside a network, where weights come from memory, its 1.8 times as many weights also cost less than 4 times.
         """
         lanes = target.vector.lanes
         total = -(-shape.width // outputs) * -(-shape.height // outputs) * shape.batch
@@ -145,7 +143,7 @@ class WinogradConv(Kernel):
         vectors = min(2, -(-shape.oc // lanes))
         widest = 13 if target.vector.registers >= 32 else 6
         columns = -(-tiles // -(-tiles // widest))
-        return cls(shape, outputs, lanes, vectors, columns, tiles, prefetch=not weights_stay)
+        return cls(shape, outputs, lanes, vectors, columns, tiles)
 
     def weights(self) -> WinogradWeights:
         """The kernel that makes this kernel's weight operand from what `pack` returns."""
@@ -287,8 +285,7 @@ class WinogradConv(Kernel):
 
             if rounds > 1:
                 with B.serial(rounds) as k:
-                    if self.prefetch:
-                        prefetch.emit(k, rounds)
+                    prefetch.emit(k, rounds)
                     for u in range(unroll):
                         step(k * unroll + u)
             for u in range(rounds * unroll if rounds > 1 else 0, shape.ic):
@@ -360,12 +357,13 @@ def possible(shape: ConvShape) -> bool:
 def profitable(shape: ConvShape, target: Target) -> bool:
     """Whether `WinogradConv` is expected to be faster than `DirectConv` and accurate enough.
 
-    It needs channels enough to fill vectors and to pay for the transforms, pixels enough to pay for reading weights
-    that are 4 times (F(4, 3)) the plain ones, and a layer that is not too small to be split.
+    It needs channels enough to fill vectors and to pay for the transforms, and output tiles enough on each core to pay
+    for reading weights that are 16/9 times the plain ones; tiles that overhang the image are work for nothing.
     """
     if not possible(shape) or shape.ic < 32 or shape.oc < 32:
         return False
-    return min(shape.height, shape.width) >= 12
+    tiles = -(-shape.height // 2) * -(-shape.width // 2)
+    return tiles * shape.batch >= 12 * target.cores and 4 * tiles <= shape.height * shape.width * 4 // 3
 
 
 def _over_channels(channels: int, lanes: int, body: Callable[[Expr, int, int], None]) -> None:
