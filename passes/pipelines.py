@@ -32,6 +32,7 @@ RECOGNIZE = (
 
 NORMALIZE = (
     "expand-conv3d",
+    "expand-fft",
     "normalize-conv",
     "normalize-linear",
     "normalize-attention",
@@ -55,8 +56,11 @@ ATTENTION = (
 )
 """Attention as one op, its layers merged. Before epilogues are fused: a layer with one is not merged."""
 
+BATCH_NORM = ("fold-batch-norm",)
+"""What level 1 needs of fusing: a batch norm has no kernel, it becomes constants or arithmetic."""
+
 FUSE = (
-    "fold-batch-norm",
+    *BATCH_NORM,
     "fold-affine",
     "fold-scale-before",
     "pad-into-conv",
@@ -77,6 +81,6 @@ def default(level: int = 2) -> str:
     """What `fxpress.compile` runs. Level 0 changes nothing, 1 canonicalizes, 2 also fuses and assigns layouts."""
     if level == 0:
         return ""
-    fusing = (ATTENTION, FUSE, LAYOUT) if level >= 2 else ()
+    fusing = (ATTENTION, FUSE, LAYOUT) if level >= 2 else (BATCH_NORM,)
     stages = (SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *fusing, CLEAN)
     return ",".join(name for stage in stages for name in stage)
