@@ -36,8 +36,13 @@ class Lowered(ABC):
         """The lowered form, readable."""
 
     @abstractmethod
-    def build(self, path: Path, *, bundle_runtime: bool = False, progress: Progress | None = None) -> None:
-        """Generate code and write the artifact to `path`; `progress` is told of each stage."""
+    def build(
+        self, path: Path, reference: Program, *, bundle_runtime: bool = False, progress: Progress | None = None
+    ) -> None:
+        """Generate code and write the artifact to `path`; `progress` is told of each stage.
+
+        `reference` is the Program as captured: the artifact's self-test expects what it computes.
+        """
 
 
 class Backend(ABC):

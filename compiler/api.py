@@ -62,7 +62,8 @@ def compile(
             instruments.append(PrintChanged())
         manager = PassManager(pipeline, verify=verify, target=where, fuel=fuel, instruments=instruments)
         stage("capture")
-        optimized = manager.run(_as_program(model, args, kwargs))
+        captured = _as_program(model, args, kwargs)
+        optimized = manager.run(captured)
         stage("lower")
         lowered = lookup("backends", "tvm")().lower(optimized, where, fallback=fallback)
         if dump_dir is not None:
@@ -71,7 +72,7 @@ def compile(
         folder = Path(tempfile.mkdtemp(prefix="fxpress-"))
         try:
             path = folder / "model.fxp"
-            lowered.build(path, bundle_runtime=bundle_runtime, progress=stage)
+            lowered.build(path, captured, bundle_runtime=bundle_runtime, progress=stage)
             artifact = load(path, num_threads=num_threads)
             if self_test:
                 stage("self-test")

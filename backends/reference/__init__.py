@@ -24,7 +24,12 @@ class ReferenceLowered(Lowered):
         return self.program.text()
 
     def build(
-        self, path: Path, *, bundle_runtime: bool = False, progress: Callable[[str], None] | None = None
+        self,
+        path: Path,
+        reference: Program,
+        *,
+        bundle_runtime: bool = False,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         raise Unsupported(
             "the reference backend builds no artifact; call program.run(...), or compile for another target"

@@ -15,6 +15,7 @@ from torch.fx import Node
 from ... import __version__
 from ...artifact import constant_offsets, write_artifact
 from ...printer import op_name, print_type
+from ...program import Program
 from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
@@ -79,7 +80,9 @@ class TvmLowered(Lowered):
         """For each call what reports show: node, op, source line, kernel, type, layout, work."""
         return [_layer(call) for call in self.lowering.calls]
 
-    def build(self, path: Path, *, bundle_runtime: bool = False, progress: Progress | None = None) -> None:
+    def build(
+        self, path: Path, reference: Program, *, bundle_runtime: bool = False, progress: Progress | None = None
+    ) -> None:
         """Compile the module and write the artifact."""
         stage = progress or (lambda name: None)
         program = self.lowering.program
@@ -90,7 +93,7 @@ class TvmLowered(Lowered):
         ]
         outputs = [_spec(f"output {i}", node) for i, node in enumerate(program.results)]
         stage("expected outputs")
-        samples, tolerances = _samples(self.lowering, inputs)
+        samples, tolerances = _samples(reference, inputs)
         stage("write")
         write_artifact(
             path,
@@ -207,18 +210,20 @@ def _lifetimes(lowering: Lowering) -> list[Lifetime]:
     return [Lifetime(storage, min(moments), max(moments)) for storage, moments in uses.items()]
 
 
-def _samples(lowering: Lowering, specs: Sequence[TensorSpec]) -> tuple[Samples, list[float]]:
-    """Sample inputs, what the captured Program gives for them, and the error each output may have."""
+def _samples(reference: Program, specs: Sequence[TensorSpec]) -> tuple[Samples, list[float]]:
+    """Sample inputs, what the captured model gives for them in float64, and the error each output may have.
+
+    The bound is twice the usual one: that judges a model on given data, a self-test has to tell a broken deployment (another
+    CPU, a damaged file) from the rounding of one sample.
+    """
     from ...numerics import FLOAT32_EPSILON, compare_outputs, run_float64
 
-    program = lowering.program
-    chosen = choose_inputs(specs, [x.numpy() for x in program.example_inputs])
+    chosen = choose_inputs(specs, [x.numpy() for x in reference.example_inputs])
     inputs = [torch.from_numpy(np.ascontiguousarray(x)) for x in make_inputs(chosen, specs)]
-    expected = program.run_flat(*inputs)
-    errors = compare_outputs(expected, expected, run_float64(program, inputs))
-    # the expected outputs are float32 themselves: what is compared is two float32 results, each off by its own error
-    tolerances = [bound + base + FLOAT32_EPSILON for bound, base in zip(errors.bounds, errors.baseline, strict=True)]
-    return Samples.of(chosen, [x.contiguous().numpy() for x in expected]), tolerances
+    baseline, exact = reference.run_flat(*inputs), run_float64(reference, inputs)
+    errors = compare_outputs(baseline, baseline, exact)
+    expected = [x.to(y.dtype).contiguous().numpy() for x, y in zip(exact, baseline, strict=True)]
+    return Samples.of(chosen, expected), [2 * bound + FLOAT32_EPSILON for bound in errors.bounds]
 
 
 def _input_names(lowering: Lowering) -> list[str]:

@@ -29,7 +29,7 @@ class ExampleLowered(Lowered):
     def text(self) -> str:
         return " ".join(node.name for node in self._program.graph.nodes if node.op == "call_function")
 
-    def build(self, path, *, bundle_runtime=False) -> None:
+    def build(self, path, reference, *, bundle_runtime=False, progress=None) -> None:
         path.write_text(self.text())
 
 

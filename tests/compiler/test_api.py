@@ -1,0 +1,54 @@
+"""fxpress.compile: its options, and that the artifact is judged against the model itself."""
+
+import fxpress
+import pytest
+import torch
+from fxpress import rewrite
+from fxpress.errors import InvalidArtifact, InvalidInput
+
+aten = torch.ops.aten
+
+
+@rewrite(aten.relu.default, accuracy="reassociating")
+def wrong_relu(node, rw):
+    """relu(x)  ->  |x|, which is wrong"""
+    rw.replace(node, rw.call(aten.abs.default, node.args[0], at=node))
+
+
+def test_a_wrong_pass_fails_the_self_test():
+    with pytest.raises(InvalidArtifact, match=r"self-test"):
+        fxpress.compile(torch.nn.ReLU(), (torch.randn(2, 8),), pipeline=[wrong_relu])
+
+
+def test_compile_takes_a_module_an_exported_program_and_a_program():
+    module, x = torch.nn.Linear(4, 3).eval(), torch.randn(2, 4)
+    expected = module(x).detach()
+    for model in (module, torch.export.export(module, (x,)), fxpress.capture(module, (x,))):
+        torch.testing.assert_close(fxpress.compile(model, (x,))(x), expected)
+
+
+def test_dump_dir_holds_every_stage(tmp_path):
+    fxpress.compile(torch.nn.Linear(4, 3), (torch.randn(2, 4),), dump_dir=tmp_path)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"00-start.txt", "pipeline.txt", "lowered.txt", "timing.json"} <= names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "gpu"}, r"^target kind must be one of \['cpu'\], not 'gpu'"),
+        ({"target": "cpu{isa=sse}"}, r"^target option isa must be one of \['avx2', 'avx512'\], not 'sse'"),
+        ({"print_ir": "all"}, r"^print_ir must be None or 'changed', not 'all'"),
+        ({"pipeline": "no-such-pass"}, r"^passes must name one that is registered, not 'no-such-pass'"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        fxpress.compile(torch.nn.ReLU(), (torch.randn(2),), **options)
+
+
+def test_what_is_not_a_model():
+    with pytest.raises(
+        InvalidInput, match=r"^model must be a torch.nn.Module, an ExportedProgram or a Program, not int"
+    ):
+        fxpress.compile(3, (torch.randn(2),))
