@@ -213,8 +213,8 @@ def _lifetimes(lowering: Lowering) -> list[Lifetime]:
 def _samples(reference: Program, specs: Sequence[TensorSpec]) -> tuple[Samples, list[float]]:
     """Sample inputs, what the captured model gives for them in float64, and the error each output may have.
 
-    The bound is twice the usual one: that judges a model on given data, a self-test has to tell a broken deployment (another
-    CPU, a damaged file) from the rounding of one sample.
+    The bound is twice the usual one: that judges a model on given data, a self-test has to tell a broken deployment
+    (another CPU, a damaged file) from the rounding of one sample.
     """
     from ...numerics import FLOAT32_EPSILON, compare_outputs, run_float64
 
