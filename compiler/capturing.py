@@ -17,7 +17,7 @@ from .capture_errors import Diagnosis, Frame, capture_error, explain, memory, ow
 from .decompositions import decomposition_table
 from .errors import CaptureError, InvalidInput
 from .flat_graph import flat_graph
-from .model_state import find_change, read_state
+from .model_state import find_change, is_memo, kept_dicts, read_state
 from .printer import print_type
 from .program import Program
 from .runtime.structure import Signature, Structure
@@ -63,9 +63,10 @@ def capture(
             raise _model_failure(flat, inputs) from flat.found.failure
         except Exception as error:  # whatever torch.export raises, the doctor has something better to say
             raise explain(error) from error
-    if flat.found.change is not None:
-        name, frame = flat.found.change
-        raise capture_error(memory(name), frame)
+        if flat.found.change is not None:
+            name, frame = flat.found.change
+            if not is_memo(module, name, flat.results_of, inputs):
+                raise capture_error(memory(name), frame)
     return Program(flat_graph(exported, signature), signature, flat.found.outputs, inputs)
 
 
@@ -129,15 +130,21 @@ class _FlatModel(torch.nn.Module):
         self.found = _Found()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        state = read_state(self.model)
-        try:
-            outputs = self.call_model(tensors)
-            self.found.outputs, results = Structure.of(outputs, _is_tensor, "output")
-        except Exception as error:
-            self.found.failure = error
-            raise _ModelFailed from error
-        self.found.change = find_change(state, self.model)
+        with kept_dicts(self.model):
+            state = read_state(self.model)
+            try:
+                outputs = self.call_model(tensors)
+                self.found.outputs, results = Structure.of(outputs, _is_tensor, "output")
+            except Exception as error:
+                self.found.failure = error
+                raise _ModelFailed from error
+            self.found.change = find_change(state, self.model)
         return tuple(results)
+
+    def results_of(self, model: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The tensors that `model`, a copy of the captured one, returns."""
+        outputs = _FlatModel(model, self.signature).call_model([tensor.clone() for tensor in tensors])
+        return Structure.of(outputs, _is_tensor, "output")[1]
 
     def call_model(self, tensors: Sequence[torch.Tensor]) -> Any:
         """Call the model with its own nested arguments."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import decompositions
 from torch.fx import Node
 
 aten = torch.ops.aten
@@ -65,6 +66,8 @@ def decomposition_table() -> DecompositionTable:
     table[aten._native_batch_norm_legit.no_stats] = _batch_norm_without_statistics
     table[aten.roll.default] = _roll
     table[aten.lerp.Scalar] = _lerp
+    table[aten.im2col.default] = _im2col
+    table[aten.col2im.default] = _col2im
     return table
 
 
@@ -110,6 +113,41 @@ def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
 def _lerp(x: Tensor, end: Tensor, weight: float) -> Tensor:
     """As PyTorch computes it; its own decomposition makes a tensor of the weight and chooses at run time."""
     return x + weight * (end - x) if abs(weight) < 0.5 else end - (end - x) * (1 - weight)
+
+
+def _im2col(
+    x: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    """Patches that neither overlap nor leave gaps are a permute; PyTorch's own decomposition gathers."""
+    if not _tiles(x.shape[-2:], kernel_size, dilation, padding, stride):
+        return decompositions.im2col(x, kernel_size, dilation, padding, stride)  # type: ignore[no-any-return]
+    (h, w), (*batch, c, height, width) = kernel_size, x.shape
+    cut = x.reshape(-1, c, height // h, h, width // w, w)
+    return cut.permute(0, 1, 3, 5, 2, 4).reshape(*batch, c * h * w, (height // h) * (width // w))
+
+
+def _col2im(
+    x: Tensor,
+    output_size: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Tensor:
+    """As for im2col, of which this is the inverse; PyTorch's own decomposition scatters."""
+    if not _tiles(output_size, kernel_size, dilation, padding, stride):
+        return decompositions.col2im(x, output_size, kernel_size, dilation, padding, stride)  # type: ignore[no-any-return]
+    (h, w), (height, width), (*batch, patch, _) = kernel_size, output_size, x.shape
+    cut = x.reshape(-1, patch // (h * w), h, w, height // h, width // w)
+    return cut.permute(0, 1, 4, 2, 5, 3).reshape(*batch, patch // (h * w), height, width)
+
+
+def _tiles(
+    size: Sequence[int], kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> bool:
+    """Whether windows cover an image without overlap, gap or border."""
+    whole = all(n % k == 0 for n, k in zip(size, kernel, strict=True))
+    return whole and list(kernel) == list(stride) and all(d == 1 for d in dilation) and not any(padding)
 
 
 def respell(node: Node) -> Node | None:

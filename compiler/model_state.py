@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dis
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -27,15 +30,58 @@ def read_state(model: torch.nn.Module) -> State:
 
 
 def find_change(before: State, model: torch.nn.Module) -> tuple[str, Frame | None] | None:
-    """The first value that differs from `before`, and the line that changes it.
+    """The first value that differs from `before`, and the line that changes it; a dict only if nothing else does.
 
     A new attribute is no change: nobody can have read it before it was there.
     """
     after = read_state(model)
-    for name, (value, module) in before.items():
-        if name in after and after[name][0] != value:
-            return name, _line_that_uses(type(module).forward, name.replace(" ", ".").rpartition(".")[2])
-    return None
+    changed = [name for name, (value, _) in before.items() if name in after and after[name][0] != value]
+    if not changed:
+        return None
+    name = min(changed, key=lambda name: _is_dict(before[name][0]))
+    module = before[name][1]
+    return name, _line_that_uses(type(module).forward, name.replace(" ", ".").rpartition(".")[2])
+
+
+def _is_dict(comparable: Any) -> bool:
+    return isinstance(comparable, tuple) and comparable[0] is dict
+
+
+@contextmanager
+def kept_dicts(model: torch.nn.Module) -> Iterator[None]:
+    """Give the dicts among the modules' attributes their contents back: tracing leaves tensors of its own in them."""
+    saved = [
+        (value, dict(value))
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if type(value) is dict and not name.startswith("_")
+    ]
+    try:
+        yield
+    finally:
+        for live, contents in saved:
+            if live.keys() != contents.keys():
+                live.clear()
+                live.update(contents)
+
+
+def is_memo(
+    model: torch.nn.Module,
+    name: str,
+    results: Callable[[torch.nn.Module, Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+    inputs: Sequence[torch.Tensor],
+) -> bool:
+    """Whether the dict `name`, which a call adds to, holds only what the next call would compute anew.
+
+    Found out on copies of the model: one that was called before, with other inputs, must return what a fresh one does.
+    `results(model, inputs)` calls it.
+    """
+    if name.startswith("global ") or not isinstance(attrgetter(name.removeprefix("self."))(model), dict):
+        return False
+    fresh, used = copy.deepcopy(model), copy.deepcopy(model)
+    results(used, [1 - x if x.is_floating_point() else x.flip(tuple(range(x.dim()))) for x in inputs])
+    pairs = zip(results(fresh, inputs), results(used, inputs), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
 def _comparable(value: Any) -> Any:

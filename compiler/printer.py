@@ -48,7 +48,8 @@ def print_type(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')}[{', '.join(str(size) for size in value.shape)}]"
     if isinstance(value, (tuple, list)):
         return f"({', '.join(print_type(x) for x in value)})"
-    return "none" if value is None else type(value).__name__
+    # a size that varies may turn out to be a number when it is computed again
+    return "none" if value is None else type(value).__name__.removeprefix("Sym").lower()
 
 
 def print_value(value: Any) -> str:

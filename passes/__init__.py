@@ -13,6 +13,7 @@ PASSES: dict[str, str] = {
     "drop-repetition": "fxpress.passes.canonicalize.simplify_arithmetic:drop_repetition",
     "drop-single-cat": "fxpress.passes.canonicalize.drop_no_op:drop_single_cat",
     "expand-conv3d": "fxpress.passes.canonicalize.expand_conv3d:expand_conv3d",
+    "expand-fft": "fxpress.passes.canonicalize.expand_fft:expand_fft",
     "expand-pow": "fxpress.passes.canonicalize.simplify_arithmetic:expand_pow",
     "fold-affine": "fxpress.passes.fusion.fold_affine:fold_affine",
     "fold-batch-norm": "fxpress.passes.fusion.fold_batch_norm:fold_batch_norm",

@@ -22,10 +22,10 @@ def normalize_attention(node: Node, rw: Rewriter) -> None:
     """
     a = arguments(node)
     operands = [a["query"], a["key"], a["value"]]
-    shapes = [shape(x) for x in operands]
-    batches = {sizes[:-2] for sizes in shapes}
     if a["enable_gqa"] or not all(is_static(x) for x in (*operands, node)):
         return
+    shapes = [shape(x) for x in operands]
+    batches = {sizes[:-2] for sizes in shapes}
     if len(batches) == 1 and len(shapes[0]) in (3, 4):
         return
     batch = list(shape(node)[:-2])
