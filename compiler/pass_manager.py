@@ -84,6 +84,7 @@ class PassManager:
         try:
             if rw.has_fuel():
                 p.run(program, rw)
+            rw.finish()
             self._check(p, program, rw, text, original)
         except Exception as error:
             done = ", ".join(record.name for record in program.history) or "nothing"

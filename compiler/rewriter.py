@@ -49,7 +49,7 @@ class Pass(ABC):
         return (inspect.getdoc(self) or "").split("\n", 1)[0]
 
     def __str__(self) -> str:
-        options = {f.name: f.default for f in fields(self)} if is_dataclass(self) else {}
+        options: dict[str, Any] = {f.name: f.default for f in fields(self)} if is_dataclass(self) else {}
         changed = [f"{k}={v}".lower() for k, v in self.options().items() if v != options[k]]
         return self.name + (f"{{{','.join(changed)}}}" if changed else "")
 
@@ -91,6 +91,7 @@ class RulePass(Pass):
                         return
                     count = len(rw.log)
                     self.function(node, rw)
+                    rw.sweep()
                     if len(rw.log) > count:
                         rw.burn()
             if len(rw.log) == before:
@@ -143,6 +144,7 @@ class Rewriter:
     log: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     touched: set[Node] = field(default_factory=set)
+    made: list[Node] = field(default_factory=list)
 
     def has_fuel(self) -> bool:
         """Whether another rewrite may happen."""
@@ -173,13 +175,14 @@ class Rewriter:
         if "source" in at.meta:
             node.meta["source"] = at.meta["source"]
         self.touched.add(node)
+        self.made.append(node)
         return node
 
     def infer(self, node: Node) -> Any:
         """The fake value that `node` computes from its operands' fake values."""
         args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
         with self.program.fake_mode, torch.no_grad():
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return node.target(*args, **kwargs)
 
     def constant(self, name: str, tensor: torch.Tensor) -> Node:
         """Add a constant under a name made unique; return its node, placed before all calls."""
@@ -194,6 +197,7 @@ class Rewriter:
             node = graph.create_node("get_attr", unique, name=unique)
         node.meta["val"] = self.program.fake_mode.from_tensor(tensor.detach(), static_shapes=True)
         self.touched.add(node)
+        self.made.append(node)
         return node
 
     def value(self, node: Any) -> torch.Tensor | None:
@@ -242,6 +246,23 @@ class Rewriter:
     def skip(self, node: Node, reason: str) -> None:
         """Note why a rule that looked at `node` left it alone, for `explain`."""
         self.skipped.append(f"%{node.name}: {reason}")
+
+    def sweep(self) -> None:
+        """Erase new nodes that nothing uses, so that a rule may build before it knows whether it can replace."""
+        for node in reversed(self.made):
+            if not self.erased(node) and not node.users:
+                self.program.graph.erase_node(node)
+                self.touched.discard(node)
+        self.made.clear()
+
+    def finish(self) -> None:
+        """End a pass: sweep, and free the constants that no node reads any more."""
+        self.sweep()
+        read = {str(node.target) for node in self.program.graph.nodes if node.op == "get_attr"}
+        module = self.program.graph_module
+        for constants in (module._parameters, module._buffers):
+            for name in set(constants) - read:
+                del constants[name]
 
     def _drop(self, node: Node) -> None:
         if node.users or self.erased(node) or node.op in ("placeholder", "output"):
