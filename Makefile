@@ -15,10 +15,10 @@ demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py
 
 test: lint types
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" </dev/null
 
 test-full: lint types
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile=random </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)

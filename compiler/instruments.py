@@ -56,7 +56,7 @@ class PrintChanged(Instrument):
 
 
 class DumpDirectory(Instrument):
-    """Write the Program's text to a folder: `00-start.txt`, then `NN-pass.txt` for each pass that changed it, and `timing.json`."""
+    """Write to a folder `00-start.txt`, the Program's text, `NN-pass.txt` for each change of it, and `timing.json`."""
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)

@@ -45,9 +45,8 @@ def _items(text: str) -> list[tuple[str, dict[str, Any]]]:
     while position < len(text.rstrip()):
         match = pattern.match(text, position)
         if match is None:
-            raise InvalidInput(
-                f"pipeline must look like 'a-pass,another{{option=1}}', not {text!r} (at {text[position : position + 20]!r})"
-            )
+            found = text[position : position + 20]
+            raise InvalidInput(f"pipeline must look like 'a-pass,another{{option=1}}', not {text!r} (at {found!r})")
         items.append((match.group(1), _options(match.group(2) or "")))
         position = match.end()
     return items

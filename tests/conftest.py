@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
-warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+# TVM's threads: no core of their own, no busy waiting. Read when the runtime makes its pool, so set before any import.
+os.environ.setdefault("TVM_BIND_THREADS", "0")
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 torch.set_num_threads(1)
+
+# The same examples in every run, unless asked for new ones: pytest --hypothesis-profile=random
+settings.register_profile(
+    "fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("fixed")
 
 GOLDEN = Path(__file__).parent / "golden"
 

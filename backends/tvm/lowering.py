@@ -160,7 +160,7 @@ class Lowering:
         return dense
 
     def with_halo(self, node: Node, pads: Sequence[int]) -> View:
-        """A channels-last value that may be read `pads` (before, after for each spatial dim) beyond its edges, as zeros."""
+        """A channels-last value with zeros `pads` (before, after for each spatial dim) beyond its edges."""
         view, pads = self.view(node), tuple(pads)
         if not any(pads):
             return view if view.strides[-1] == 1 or view.shape[-1] == 1 else self.contiguous(view)

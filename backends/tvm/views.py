@@ -17,7 +17,7 @@ ITEM_SIZES = {
 
 @dataclass(eq=False)
 class Storage:
-    """A piece of memory of `elements` elements. `index` numbers inputs and outputs; `offset` is bytes, set by the planner."""
+    """Memory of `elements` elements. `index` numbers inputs and outputs; `offset` is bytes, set by the planner."""
 
     space: Space
     dtype: str
@@ -33,8 +33,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A strided window on a storage; `offset` and `strides` count elements. `halo` is how far beyond its edges zeros lie:
-    (before, after) for each spatial dim of a channels-last value."""
+    """A strided window on a storage; `offset` and `strides` count elements. `halo` is how far zeros lie beyond
+    its edges: (before, after) for each spatial dim of a channels-last value."""
 
     storage: Storage
     offset: int

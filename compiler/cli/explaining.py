@@ -48,10 +48,11 @@ def _explain(path: Path, threads: int | None, seconds: float) -> Explanation:
 
 def _print_summary(out: Console, e: Explanation) -> None:
     rate = e.total.flops / e.timing.median
+    peak = percent_text(e.share_of_peak(rate))
     out.print(e.name, style="bold", end="  ")
     out.print(
         f"{time_text(e.timing.median)} a call on {e.peaks.threads} threads, {len(e.layers)} kernel calls, "
-        f"{e.total.flops / 1e9:.3g} GFLOP: {rate_text(rate) or 0} GFLOP/s, {percent_text(e.share_of_peak(rate))} of peak"
+        f"{e.total.flops / 1e9:.3g} GFLOP: {rate_text(rate) or 0} GFLOP/s, {peak} of peak"
     )
     out.print(f"peak: {rate_text(e.peaks.flops_per_second)} GFLOP/s, {HOW}\n", style="dim")
 

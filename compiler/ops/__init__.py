@@ -1,7 +1,7 @@
 """The `fxpress::` ops. Importing this package defines them in `torch.ops.fxpress`.
 
 Every op is a composite of ATen ops: that composite *is* its definition. PyTorch derives from it the fake implementation
-(shapes), the meaning on every device, and gradients. Convolution and pooling ops carry `channels_last`: when true, inputs
+(shapes), the meaning on every device and gradients. Convolution and pooling ops carry `channels_last`: if true, inputs
 and outputs have their channels in the last dimension, weights keep PyTorch's order.
 """
 

@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, tuple[int, Callable[..., Tensor]]] = {
 
 
 def parse_activation(text: str) -> tuple[str, tuple[float, ...]]:
-    """Split `leaky_relu(0.01)` into its name and parameters. Raises InvalidInput for an unknown name or a wrong count."""
+    """Split `leaky_relu(0.01)` into name and parameters. Raises InvalidInput for an unknown name or wrong count."""
     match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", text)
     name = match.group(1) if match else text
     if match is None or name not in ACTIVATIONS:

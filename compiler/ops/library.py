@@ -84,7 +84,7 @@ def _conv_transpose(
     activation: str,
     channels_last: bool,
 ) -> Tensor:
-    """activation(transposed convolution(x, weight) + bias) in one or two dimensions; weight is [ic, oc/groups, *kernel]."""
+    """activation(transposed convolution(x, weight) + bias), in 1-D or 2-D; weight is [ic, oc/groups, *kernel]."""
     convolution = F.conv_transpose1d if weight.dim() == 3 else F.conv_transpose2d
     y = convolution(
         _channels_first(x, channels_last),

@@ -100,7 +100,7 @@ class Registers:
 
 
 def scratch(elements: int, dtype: str = "float32") -> Access:
-    """Memory private to the running iteration of the enclosing parallel loop (or to the call), from a pooled workspace."""
+    """Pooled memory, private to the running iteration of the enclosing parallel loop (or to the call)."""
     return Access(B.alloc_buffer((elements,), dtype, scope="global"), B.int32(0), dtype)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from ....runtime.threads import use_threads
 from ....target import ISAS, Target
 from .base import Call, Kernel, run_module
 
@@ -34,6 +35,7 @@ class CompiledKernel:
     def __init__(self, kernel: Kernel, target: Target) -> None:
         operands = kernel.operands()
         self._operands = operands
+        self._cores = target.cores
         call = Call(kernel, tuple((i, 0) for i in range(len(operands))))
         self._library = build(run_module([call], len(operands)), target)
         self._run = self._library["run"]
@@ -42,6 +44,7 @@ class CompiledKernel:
         self._run(self._table(arrays), 0, 1)
 
     def _table(self, arrays: Sequence[np.ndarray]) -> Any:
+        use_threads(self._cores)  # of the calling thread; TVM would take all the machine's and pin them
         if len(arrays) != len(self._operands):
             raise ValueError(f"kernel takes {len(self._operands)} operands, not {len(arrays)}")
         for array, operand in zip(arrays, self._operands, strict=True):

@@ -43,7 +43,7 @@ def collapse(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> list[Axi
 
 
 def serial(extent: Expr, reason: str) -> Any:
-    """A loop that is serial on purpose, in scalar code; `reason` travels with it, so that it does not look forgotten."""
+    """A loop that is serial on purpose, in scalar code; `reason` tells that it was not forgotten."""
     return B.serial(extent, annotations={SERIAL: reason})
 
 

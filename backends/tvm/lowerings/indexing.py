@@ -99,9 +99,8 @@ def _lookup(cx: Lowering, x: View, first: int, count: int, ids: View, out: View)
     if table is None or (inner > 1 and table.strides[2] != 1):
         table = cx.contiguous(x, "copy: rows to pick must be dense").reshape((outer, rows, inner))
         assert table is not None
-    kernel = lookup_kernel(
-        outer, rows, inner, ids.elements, ids.dtype, x.dtype, cx.target, strides=(table.strides[0], table.strides[1]), wrap=True
-    )
+    strides = table.strides[0], table.strides[1]
+    kernel = lookup_kernel(outer, rows, inner, ids.elements, ids.dtype, x.dtype, cx.target, strides=strides, wrap=True)
     cx.call(kernel, table, ids, out)
 
 

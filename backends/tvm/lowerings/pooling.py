@@ -21,13 +21,13 @@ def check(node: Node, target: Target) -> str | None:
 
 
 def max_pool(node: Node, cx: Lowering) -> None:
-    x, kernel, stride, padding, dilation, _, channels_last = node.args
+    _, kernel, stride, padding, dilation, _, channels_last = node.args
     windows = [Window(*sizes) for sizes in zip(kernel, stride, padding, dilation, strict=True)]
     _pool(node, cx, "max", windows, channels_last)
 
 
 def avg_pool(node: Node, cx: Lowering) -> None:
-    x, kernel, stride, padding, _, count_include_pad, divisor, channels_last = node.args
+    _, kernel, stride, padding, _, count_include_pad, divisor, channels_last = node.args
     windows = [Window(*sizes) for sizes in zip(kernel, stride, padding, strict=True)]
     _pool(node, cx, "avg", windows, channels_last, count_include_pad, divisor or 0)
 
