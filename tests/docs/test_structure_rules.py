@@ -14,7 +14,7 @@ from fxpress.rewriter import RulePass
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"compiler": "fxpress", "passes": "fxpress.passes", "backends": "fxpress.backends"}
 HELPERS = {"match", "pattern", "pipelines"}  # files of passes/ that hold no pass; those below hold the parts of one
-PARTS = {"channels": "fold_batch_norm", "order": "assign_layouts", "problem": "assign_layouts", "roles": "assign_layouts"}
+PARTS = {"channels": "fold_batch_norm"} | dict.fromkeys(("order", "problem", "roles"), "assign_layouts")
 
 
 def module_name(file: Path) -> str:
