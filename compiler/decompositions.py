@@ -120,7 +120,7 @@ def _im2col(
 ) -> Tensor:
     """Patches that neither overlap nor leave gaps are a permute; PyTorch's own decomposition gathers."""
     if not _tiles(x.shape[-2:], kernel_size, dilation, padding, stride):
-        return decompositions.im2col(x, kernel_size, dilation, padding, stride)  # type: ignore[no-any-return]
+        return decompositions.im2col(x, list(kernel_size), list(dilation), list(padding), list(stride))
     (h, w), (*batch, c, height, width) = kernel_size, x.shape
     cut = x.reshape(-1, c, height // h, h, width // w, w)
     return cut.permute(0, 1, 3, 5, 2, 4).reshape(*batch, c * h * w, (height // h) * (width // w))

@@ -31,7 +31,7 @@ def lines() -> Iterator[str]:
     yield ""
     yield "Generated from the registry; `fxpress passes` prints the same with the plugins that are installed."
     yield ""
-    yield 'A pipeline is text: `fxpress.compile(model, args, pipeline="default{level=1}")`, or names with commas between.'
+    yield 'A pipeline is text: `fxpress.compile(model, args, pipeline="default{level=1}")`, or names with commas.'
     yield "`exact` passes give the same bits, `reassociating` ones may change rounding within the bound of the README."
     yield ""
     yield "## The pipeline `default`"

@@ -12,7 +12,7 @@ from fxpress.passes.layout.order import to_channels_first, to_channels_last
 from fxpress.passes.layout.problem import state_problem
 from fxpress.program import Program
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -241,7 +241,6 @@ class Random(nn.Module):
         return (x.flatten(2).transpose(1, 2) * 0.5).transpose(1, 2).reshape(x.shape)
 
 
-@settings(max_examples=25, deadline=None)
 @given(recipes(), st.integers(1, 2), st.sampled_from([1, 3, 5]))
 def test_random_graphs(recipe, batch, size):
     program = normalized(Random(recipe), (batch, 4, size, size + 1))

@@ -6,7 +6,6 @@ import pytest
 import torch
 from fxpress.testing import check_pass, op_counts, trace
 
-
 SAME = (lambda x: x * 1, lambda x: x / 1, lambda x: x + 0, lambda x: x - 0, lambda x: x**1)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -67,7 +67,6 @@ def test_shared_product_vanishes_into_all_its_layers():
     assert run(BEFORE, lambda x: ((y := x * 3), LINEAR(y), F.linear(y, LINEAR.weight))[1:], ROWS) == {"linear": 2}
 
 
-@settings(max_examples=10, deadline=None)
 @given(channels=st.integers(1, 7), scale=st.floats(-4, 4), rank=st.integers(1, 3))
 def test_shapes(channels, scale, rank):
     linear, vector = nn.Linear(3, channels), torch.randn([1] * (rank - 1) + [channels])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -21,7 +21,6 @@ def folded(model, *shape, before="normalize-conv,normalize-linear"):
     return check_pass(f"{before},fold-batch-norm", trace(model.eval(), torch.randn(shape)))
 
 
-@settings(max_examples=12, deadline=None)
 @given(
     groups=st.sampled_from([1, 2]), bias=st.booleans(), affine=st.booleans(), transposed=st.booleans(),
     two=st.booleans(),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fxpress.pass_manager import PassManager
 from fxpress.program import Program
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -85,7 +85,6 @@ def test_result_of_the_program_stays():
     assert linears(merged(lambda x: (F.linear(x, B), F.linear(x, C)), X)) == 2
 
 
-@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=2, max_size=4), st.integers(1, 7))
 def test_random_layers(layers, k):
     x = weight(3, k)

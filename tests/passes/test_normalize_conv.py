@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -33,7 +33,6 @@ def test_padding_by_name(padding, kernel, dilation):
     assert op_counts(normalized(model, 2, 3, 9, 10))["conv"] == 1
 
 
-@settings(max_examples=12, deadline=None)
 @given(
     size=st.integers(5, 13), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 3]), batched=st.booleans(),
@@ -44,7 +43,6 @@ def test_one_dimension(size, stride, padding, dilation, groups, batched):
     assert op_counts(program)["conv"] == 1
 
 
-@settings(max_examples=10, deadline=None)
 @given(
     stride=st.integers(1, 3), padding=st.integers(0, 2), groups=st.sampled_from([1, 2]), batched=st.booleans(),
     two=st.booleans(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -86,7 +86,6 @@ class Conv1D(nn.Module):
         return torch.addmm(V, x.view(-1, 5), W).view(*x.shape[:-1], 7)
 
 
-@settings(max_examples=8, deadline=None)
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_flattening_around_linear_vanishes(sizes):
     passes = "normalize-linear,unflatten-linear,compose-views"

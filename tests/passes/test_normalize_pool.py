@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 POOLS = {
@@ -39,7 +39,6 @@ def test_used_indices_are_refused():
     assert "its indices are used" in record.skipped[0]
 
 
-@settings(max_examples=10, deadline=None)
 @given(size=st.integers(5, 11), kernel=st.integers(2, 4), stride=st.integers(1, 3), ceil=st.booleans())
 def test_sizes(size, kernel, stride, ceil):
     program = trace(

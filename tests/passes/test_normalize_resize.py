@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -45,7 +45,6 @@ def test_nearest_exact_by_another_factor_is_left_alone(options):
     assert "whole factor" in record.skipped[0]
 
 
-@settings(max_examples=12, deadline=None)
 @given(
     before=st.integers(1, 13), scale=st.floats(0.5, 4), mode=st.sampled_from(["nearest", "bilinear"]),
     align=st.booleans(),

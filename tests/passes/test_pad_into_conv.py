@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 W = torch.randn(4, 3, 3, 3)
@@ -19,7 +19,6 @@ def run(passes, function, x=X):
     return op_counts(check_pass(passes, trace(function, x)))
 
 
-@settings(max_examples=12, deadline=None)
 @given(pads=st.lists(st.integers(0, 3), min_size=4, max_size=4), padding=st.integers(0, 1))
 def test_conv(pads, padding):
     counts = run(f"drop-identity,{CONV}", lambda x: F.conv2d(F.pad(x, pads), W, padding=padding))

@@ -9,7 +9,7 @@ import torch
 from fxpress.pass_manager import PassManager
 from fxpress.program import Program
 from fxpress.testing import check_pass, op_counts, trace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 LOW = torch.finfo(torch.float32).min
@@ -170,7 +170,6 @@ def test_fill_that_is_not_huge_is_left_alone():
     assert not is_attention(program)
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.tuples(*[st.integers(1, 9)] * 5), st.sampled_from([None, "rows", "all"]), st.booleans())
 def test_random_shapes(sizes, masked, scaled):
     rows, columns = sizes[2:4]

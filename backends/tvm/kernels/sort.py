@@ -112,5 +112,6 @@ def sort_kernel(
 ) -> Sort:
     """Make a sort of a value of this shape along `dim` for a target; strides by dim."""
     rest = [d for d in range(len(shape)) if d != dim]
-    layouts = (tuple(s[d] for d in (dim, *rest)) for s in (strides, value_strides, index_strides))
-    return Sort(shape[dim], count, tuple(shape[d] for d in rest), descending, dtype, *layouts, target.cores)
+    x, values, indices = (tuple(s[d] for d in (dim, *rest)) for s in (strides, value_strides, index_strides))
+    others = tuple(shape[d] for d in rest)
+    return Sort(shape[dim], count, others, descending, dtype, x, values, indices, target.cores)

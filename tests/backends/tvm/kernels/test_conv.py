@@ -8,7 +8,7 @@ from fxpress.backends.tvm.kernels.base import Call, run_module
 from fxpress.backends.tvm.kernels.conv import DirectConv
 from fxpress.backends.tvm.kernels.harness import build
 from fxpress.target import Target
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 CASES = {
@@ -60,7 +60,6 @@ def problems(draw):
 
 
 @given(case=problems(), isa=st.sampled_from(["avx2", "avx512"]))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_direct_conv_property(case, isa, conv_problem, compare_conv):
     problem = conv_problem(**case)
     compare_conv(problem, DirectConv.choose(problem.shape(), Target.parse(f"cpu{{isa={isa},cores=2}}")), isa)

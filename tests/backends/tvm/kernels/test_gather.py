@@ -10,7 +10,7 @@ from fxpress.backends.tvm.kernels.gather import Lookup, gather_kernel, lookup_ke
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -32,7 +32,6 @@ def pack(table: torch.Tensor, panel: int) -> torch.Tensor:
     return padded.reshape(-1, panel, inner).transpose(1, 2).contiguous()
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_lookup(data: Any) -> None:
     outer, rows = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([1, 7, 100]))
@@ -62,7 +61,6 @@ def test_ids_out_of_range_are_clamped_or_wrapped(target: Target) -> None:
     assert torch.equal(wrapped, table[[9, 9, 9, 9, 0, 0]])
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_gather(data: Any) -> None:
     rank = data.draw(st.integers(1, 3))

@@ -11,7 +11,7 @@ import torch
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.linear import Linear, Rows, pack
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -58,7 +58,6 @@ def check(
     assert (y_memory == -7.0).all(), "wrote outside of y"
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_shape(data: Any) -> None:
     check(

@@ -10,7 +10,7 @@ import torch
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.matmul import MatMul, Matrix
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -32,7 +32,6 @@ def check(target: Target, batch: tuple[int, ...], a: torch.Tensor, b: torch.Tens
     assert (torch.from_numpy(y) - exact).norm() / norm <= max(2 * float(single), 4 * np.finfo(np.float32).eps)
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_shape_and_order(data: Any) -> None:
     batch = tuple(data.draw(st.lists(st.sampled_from([1, 2, 3]), max_size=2)))

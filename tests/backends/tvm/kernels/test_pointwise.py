@@ -22,7 +22,7 @@ from fxpress.backends.tvm.kernels.pointwise_ops import POINTWISE
 from fxpress.backends.tvm.kernels.vmath import ACTIVATIONS
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -234,7 +234,6 @@ def test_causal_mask_from_indices(target: Target) -> None:
     torch.testing.assert_close(out, scores.masked_fill(~mask, float("-inf")), rtol=0, atol=0)
 
 
-@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_views_and_broadcasts(data: Any) -> None:
     rank = data.draw(st.integers(0, 4))
@@ -257,7 +256,6 @@ def test_views_and_broadcasts(data: Any) -> None:
     torch.testing.assert_close(out, torch.nn.functional.gelu(x + y), rtol=2e-6, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_layout_changes(data: Any) -> None:
     rank = data.draw(st.integers(2, 4))

@@ -11,7 +11,7 @@ from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.pool import Window, pool_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -34,7 +34,6 @@ def image(data: Any, rank: int, smallest: int) -> torch.Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1) if data.draw(st.booleans()) else x
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_sliding_windows(data: Any) -> None:
     rank = data.draw(st.integers(1, 2))
@@ -55,7 +54,6 @@ def test_sliding_windows(data: Any) -> None:
     pool("avg", x, expected, windows, target, count_include_pad=include, divisor=divisor or 0)
 
 
-@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_adaptive(data: Any) -> None:
     x, target = image(data, 2, 1), data.draw(st.sampled_from(TARGETS))

@@ -12,7 +12,7 @@ from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.reduce import REDUCTIONS, reduce_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -89,7 +89,6 @@ def test_rows_columns_and_both(op: str, target: Target) -> None:
     check(op, x.permute(2, 0, 1), (0, 2), target)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_view(data: Any) -> None:
     rank = data.draw(st.integers(1, 4))

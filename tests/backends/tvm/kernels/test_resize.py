@@ -11,14 +11,13 @@ from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.resize import resize_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
 NAMES = {"linear": {1: "linear", 2: "bilinear"}, "cubic": {2: "bicubic"}}
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_mode(data: Any) -> None:
     mode = data.draw(st.sampled_from(["nearest", "nearest-exact", "linear", "cubic"]))

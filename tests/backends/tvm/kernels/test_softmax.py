@@ -11,7 +11,7 @@ from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.softmax import softmax_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 TARGETS = [Target.parse(f"cpu{{isa={isa},cores=2}}") for isa in ("avx2", "avx512")]
@@ -35,7 +35,6 @@ def check(x: torch.Tensor, dim: int, target: Target, log: bool) -> None:
     assert error <= allowed
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_dimension_of_any_view(data: Any) -> None:
     rank = data.draw(st.integers(1, 4))

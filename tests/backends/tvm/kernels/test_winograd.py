@@ -7,7 +7,7 @@ import pytest
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.winograd import WinogradConv, profitable
 from fxpress.target import Target
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -38,7 +38,6 @@ def _compare(problem, kernel, isa, compare_conv):
     outputs=st.sampled_from([2, 4]),
     isa=st.sampled_from(["avx2", "avx512"]),
 )
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_winograd_property(case, outputs, isa, conv_problem, compare_conv):
     problem = conv_problem(**case, kernel=(3, 3), padding=(1, 1, 1, 1))
     kernel = WinogradConv.choose(problem.shape(), Target.parse(f"cpu{{isa={isa},cores=2}}"), outputs)
