@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as B
 from ....errors import InvalidInput
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
-from .loops import LAUNCH_COST, Axis, vectors
+from .loops import LAUNCH_COST, Axis, nest, offset_of
 from .vmath import constant, hold, opaque
 
 MODES = ("nearest", "nearest-exact", "linear", "cubic")
@@ -57,13 +57,21 @@ class Resize(Kernel):
         return f"resize {self.mode} {'x'.join(map(str, self.shape))} -> {'x'.join(map(str, self.out_shape))}"
 
     def emit(self, x: Access, y: Access) -> None:
-        channels = Axis(self.shape[1], (self.out_strides[1], self.strides[1]))
-        outer = [Axis(self.shape[0], (self.out_strides[0], self.strides[0]))]
-        outer += [Axis(n, (s, 0)) for n, s in zip(self.out_shape[2:], self.out_strides[2:], strict=True)]
-        threads = self.threads if self.flops() >= LAUNCH_COST else 1
-        with vectors(channels, outer, self.lanes, threads) as (lanes, (y_at, x_at), where):
+        batch, channels, *spatial = self.out_shape
+        if 0 in self.out_shape:
+            B.evaluate(B.int32(0))
+            return
+        outer = [Axis(batch, (self.out_strides[0], self.strides[0]))]
+        outer += [Axis(n, (s, 0)) for n, s in zip(spatial, self.out_strides[2:], strict=True)]
+        lanes = min(self.lanes, 1 << (channels.bit_length() - 1))
+        with nest(outer, self.threads if self.flops() >= LAUNCH_COST else 1) as where:
             taps = [self._taps(d, index) for d, index in enumerate(where[1:])]
-            y.store(y_at, self._sample(x, x_at, taps, lanes), lanes, self.out_strides[1])
+            y_at, x_at = (offset_of(where, outer, k) for k in (0, 1))
+            with B.serial(-(-channels // lanes)) as step:
+                # a last vector that does not fit is moved back over its neighbour
+                first = B.bind(step * lanes if channels % lanes == 0 else B.min(step * lanes, channels - lanes))
+                value = self._sample(x, x_at + first * self.strides[1], taps, lanes)
+                y.store(y_at + first * self.out_strides[1], value, lanes, self.out_strides[1])
 
     def _sample(self, x: Access, at: Expr, taps: Sequence[Sequence[tuple[Expr, Expr]]], lanes: int) -> Expr:
         # the weighted sum over the taps of the first dimension of what the other dimensions give
