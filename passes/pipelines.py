@@ -49,6 +49,7 @@ ATTENTION = (
     "fold-constants",
     "merge-duplicates",
     "recognize-attention",
+    "normalize-attention",
     "fold-constants",
     "simplify-mask",
     "group-heads",
