@@ -3,6 +3,7 @@
 Parameters and buffers become constants of the compiled code, as in other backends for inference. When one is replaced
 or changed in place the graph is compiled again at its next call. Artifacts are compiled when a graph is called, one
 for each set of input shapes, so dynamic shapes cost a compilation per shape and run at the speed of static ones.
+Python numbers are constants too; a graph called with very many of them runs in PyTorch from then on.
 
 What fxpress has no code for runs in PyTorch, with a warning: single ops between kernels, or the whole graph where it
 cannot be captured (for instance because it changes its inputs). Outputs are always new tensors, never views of inputs.
@@ -26,6 +27,7 @@ from .errors import CaptureError, InvalidInput
 
 Compiled = Callable[..., Any]
 
+_MOST_VARIANTS = 16  # of a graph that takes Python floats: more mean a number that changes all the time
 _OPTIONS = ("target", "pipeline", "fallback", "num_threads")
 
 
@@ -63,12 +65,15 @@ class _Graph:
 
     def __init__(self, gm: GraphModule, static: tuple[int, ...], options: dict[str, Any]) -> None:
         self._gm = _without_grad_modes(gm)
+        self._numbers = _floats(gm)
         self._static = static
         self._options = options
         self._parameters: dict[tuple[int, ...], _Parameters] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Any) -> Any:
+        if self._numbers:
+            inputs = tuple(x.item() if i in self._numbers else x for i, x in enumerate(inputs))
         tensors = tuple(inputs[i] for i in self._static)
         parameters = self._parameters.get(tuple(map(id, tensors)))
         if parameters is None or parameters.state != _state(tensors):
@@ -77,6 +82,9 @@ class _Graph:
         kind = tuple((x.dtype, x.shape) if isinstance(x, torch.Tensor) else x for x in rest)
         code = parameters.code.get(kind)
         if code is None:
+            if self._numbers and len(parameters.code) >= _MOST_VARIANTS:
+                warnings.warn("fxpress runs a graph in PyTorch: a number that it takes changes too often", stacklevel=2)
+                return self._gm(*inputs)
             with self._lock:
                 code = parameters.code.get(kind)
                 if code is None:
@@ -157,6 +165,20 @@ def _without_grad_modes(gm: GraphModule) -> GraphModule:
             gm.graph.erase_node(node)
     gm.recompile()
     return gm
+
+
+def _floats(gm: GraphModule) -> frozenset[int]:
+    """Which inputs are Python floats, that Dynamo wraps in tensors when they vary: the graph then takes the numbers."""
+    found = set()
+    for index, node in enumerate(gm.graph.find_nodes(op="placeholder")):
+        wrapped = getattr(node.meta.get("grapharg"), "pass_arg_as_tensor", False)
+        if wrapped and all(user.op == "call_method" and user.target == "item" for user in node.users):
+            for user in list(node.users):
+                user.replace_all_uses_with(node)
+                gm.graph.erase_node(user)
+            found.add(index)
+    gm.recompile()
+    return frozenset(found)
 
 
 def _is_static(value: Any) -> bool:

@@ -78,7 +78,8 @@ def _input_tensors(artifact: Artifact, inputs: Sequence[str]) -> list[Any]:
 
 def _load_array(file: str) -> Any:
     try:
-        return np.load(file, allow_pickle=False)
+        with open(file, "rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InvalidInput(f"input must be a .npy file, not {file!r}: {error}") from error
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .explanation import Explanation, Group
+from .explanation import Explanation, Group, Layer
 from .pictures import Box, roofline, treemap
 from .probe import HOW
 from .quantities import bytes_text, percent_text, rate_text, time_text
@@ -64,11 +65,15 @@ def _modules(explanation: Explanation) -> list[_Module]:
     return modules
 
 
+def _part(depth: int, layer: Layer) -> str:
+    return ".".join(layer.module.split(".")[:depth]) or "(model)"
+
+
 def _parts(explanation: Explanation) -> list[Group]:
     """The layers by module, as deep as needed for some parts that each take a visible share of the time."""
     deepest = max((layer.module.count(".") + 1 for layer in explanation.layers), default=1)
     for depth in range(1, deepest + 1):
-        groups = explanation.groups(lambda layer, depth=depth: ".".join(layer.module.split(".")[:depth]) or "(model)")
+        groups = explanation.groups(partial(_part, depth))
         if sum(group.share > _VISIBLE for group in groups) >= _PARTS:
             break
     return groups

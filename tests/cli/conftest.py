@@ -11,7 +11,7 @@ import torch
 from fxpress.cli.commands import app
 from typer.testing import CliRunner, Result
 
-MODEL = '''
+MODEL = """
 import torch
 from torch import nn
 
@@ -38,7 +38,7 @@ class Inverse(nn.Module):
         return torch.erfinv(x)
 
 inverse = Inverse()
-'''
+"""
 
 
 class TwoParts(torch.nn.Module):

@@ -60,12 +60,11 @@ def test_run_by_name_writes_named_outputs(
     image = np.random.default_rng(1).standard_normal((1, 3, 12, 12), np.float32)
     np.save(tmp_path / "image.npy", image)
     np.save(tmp_path / "scale.npy", np.full(1, 2, np.float32))
-    result = fxpress_command(
-        "run", artifact_file, "--input", f"scale={tmp_path / 'scale.npy'}", "--input", f"image={tmp_path / 'image.npy'}",
-        "-o", tmp_path / "y.npz",
-    )  # fmt: skip
+    given = ("--input", f"scale={tmp_path / 'scale.npy'}", "--input", f"image={tmp_path / 'image.npy'}")
+    result = fxpress_command("run", artifact_file, *given, "-o", tmp_path / "y.npz")
     assert result.exit_code == 0, result.output
-    found = np.load(tmp_path / "y.npz")
+    with np.load(tmp_path / "y.npz") as file:
+        found = dict(file)
     with torch.no_grad():
         expected = two_parts(torch.from_numpy(image), torch.full((1,), 2.0))
     assert sorted(found) == ["output['features']", "output['scores']"]

@@ -30,7 +30,8 @@ def test_a_function_of_a_file_compiles_and_runs(fxpress_command: Command, model_
     model = load_model(f"{model_file}:make_model", ["2x8"]).model
     with torch.no_grad():
         expected = model(torch.from_numpy(x))
-    np.testing.assert_allclose(np.load(tmp_path / "y.npz")["output"], expected, rtol=1e-5, atol=1e-6)
+    with np.load(tmp_path / "y.npz") as found:
+        np.testing.assert_allclose(found["output"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_may_bring_its_inputs(model_file: Path) -> None:
@@ -118,8 +119,12 @@ def test_an_input_of_an_unknown_dtype() -> None:
         ("missing", [], r"must define 'missing'; it defines .*make_model"),
         ("branches", ["--input", "2x2"], r"control flow depends on the values of a tensor\n.*some_model.py:"),
         ("inverse", ["--input", "2x2"], r"aten.erfinv.default"),
-        ("make_model", ["--input", "2x8", "--target", "gpu"], r"^error: target kind must be one of \['cpu'\], not 'gpu'"),
-        ("make_model", ["--input", "2x8", "--pipeline", "defualt"], r"did you mean default\?"),
+        (
+            "make_model",
+            ["--input", "2x8", "--target", "gpu"],
+            r"^error: target kind must be one of \['cpu'\], not 'gpu'",
+        ),
+        ("make_model", ["--input", "2x8", "--pipeline", "fold-batchnorm"], r"did you mean fold-batch-norm"),
         ("make_model", ["--input", "2x8", "--fallback", "numpy"], r"fallback must be None or 'torch', not 'numpy'"),
     ],
 )

@@ -63,12 +63,6 @@ def test_parameters_are_constants_of_the_artifact(compilations: list[Any]) -> No
         assert compiled(x).shape == (2, 3)
 
 
-def test_parameters_as_attributes() -> None:
-    model = layers()
-    with torch._dynamo.config.patch(inline_inbuilt_nn_modules=False):
-        check(model, torch.compile(model, backend="fxpress"), torch.randn(2, 4))
-
-
 def test_changed_parameters_are_seen(compilations: list[Any]) -> None:
     model = layers()
     compiled = torch.compile(model, backend="fxpress")
@@ -128,6 +122,20 @@ def test_sizes_are_computed_with() -> None:
         check(function, compiled, torch.randn(rows, 4))
 
 
+def test_floats_that_vary(compilations: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def function(x: Tensor, factor: float) -> Tensor:
+        return x * factor + factor
+
+    compiled = torch.compile(function, backend="fxpress")
+    for factor in (1.5, 2.5, 3.5, 2.5):
+        check(function, compiled, torch.randn(3), factor)
+    assert len(compilations) == 3
+    monkeypatch.setattr(fxpress.dynamo, "_MOST_VARIANTS", 2)
+    with pytest.warns(UserWarning, match="a number that it takes changes too often"):
+        check(function, compiled, torch.randn(3), 4.5)
+    assert len(compilations) == 3
+
+
 def test_nested_inputs_and_outputs_keep_their_structure() -> None:
     def function(pair: dict[str, Tensor], number: int) -> dict[str, Any]:
         total = pair["a"] + pair["b"] * number
@@ -176,7 +184,9 @@ def test_ops_without_a_kernel_run_in_pytorch_with_a_warning() -> None:
     def function(x: Tensor) -> Tensor:
         return torch.erfinv(x * 0.5) + 1
 
-    with pytest.warns(UserWarning, match=r"no code for a part .*\n.*aten.erfinv.default runs in PyTorch \(test_dynamo.py:"):
+    with pytest.warns(
+        UserWarning, match=r"no code for a part .*\n.*aten.erfinv.default runs in PyTorch \(test_dynamo.py:"
+    ):
         check(function, torch.compile(function, backend="fxpress"), torch.rand(3))
     torch._dynamo.reset()
     strict = torch.compile(function, backend="fxpress", options={"fallback": None})
