@@ -75,18 +75,6 @@ def run_float64(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch
         return tuple(_Float64(program.graph_module).run(*wide))
 
 
-def run_dense(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Run a Program with every value contiguous: how PyTorch rounds depends on strides, which mean nothing here."""
-    with torch.no_grad():
-        return tuple(_Dense(program.graph_module).run(*inputs))
-
-
-class _Dense(Interpreter):
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        result = super().call_function(target, args, kwargs)
-        return torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.contiguous, result)
-
-
 class _Float64(Interpreter):
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)

@@ -29,7 +29,15 @@ TRANSPOSES = (aten.movedim.int, aten.movedim.intlist, aten.t.default, aten.trans
 """Ops that say aten.permute in other words."""
 
 
-@rewrite(*RESHAPES, *TRANSPOSES, aten.reshape.default, aten.permute.default, aten.expand.default)
+# not "exact": where an element lies decides whether PyTorch's vector or scalar code computes what follows
+@rewrite(
+    *RESHAPES,
+    *TRANSPOSES,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.expand.default,
+    accuracy="reassociating",
+)
 def compose_views(node: Node, rw: Rewriter) -> None:
     """permute(permute(x)), reshape(squeeze(x)), expand(expand(x))  ->  one permute, reshape, expand, or none
 

@@ -50,6 +50,9 @@ def serial(extent: Expr, reason: str) -> Any:
 @contextmanager
 def nest(axes: Sequence[Axis], threads: int) -> Iterator[list[Expr]]:
     """Emit the loops of `axes`, outermost first, shared by `threads` threads; yields the loop indices."""
+    if not axes:
+        yield []
+        return
     with ExitStack() as stack:
         if threads == 1:
             outer = stack.enter_context(serial(axes[0].size, "too little work for threads"))
