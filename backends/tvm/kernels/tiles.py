@@ -167,7 +167,7 @@ def choose_depthwise_tile(shape: ConvShape, target: Target) -> DepthwiseTile:
     """The tile that suits `shape` on `target`."""
     lanes = bounded_lanes(shape.oc, target.vector.lanes)
     vectors = -(-shape.oc // lanes)
-    narrow = target.vector.registers < 32 or shape.kernel[1] <= 3
+    narrow = target.vector.registers < 32 or shape.kernel[1] <= 5
     rows = -(-shape.height // (4 * target.cores))
     parallel = target.cores > 1 and shape.flops >= _LEAST_PARALLEL_FLOPS // 4  # few operations for the bytes they move
     if parallel and shape.batch * -(-shape.height // rows) % target.cores:
