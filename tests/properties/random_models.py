@@ -119,6 +119,8 @@ def random_step(rng: random.Random, values: Sequence[Tensor]) -> Step | None:
     if made is None:
         return None
     detail, function = made
+    if isinstance(function, nn.Module):
+        function.eval()
     return Step(f"{name}{detail}", operands, function)
 
 

@@ -126,3 +126,11 @@ def test_judge_sees_a_small_mistake():
     assert judge(program, [right * (1 + 1e-5)])
     assert judge(program, [right.roll(1)])
     assert judge(program, [right.double()])
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_graphs_that_failed_once(level):
+    """A norm of one channel leaves no loop over channels; at level 1 a batch norm has no convolution to go into."""
+    for module in (torch.nn.GroupNorm(1, 1), torch.nn.BatchNorm2d(1)):
+        program = trace(module, torch.randn(13, 1, 17, 5))
+        assert not judge(program, run_tvm(program, level, "cpu{isa=avx2}"))

@@ -1,0 +1,33 @@
+"""Targets parse, print back, and say what is wrong with a text."""
+
+import pytest
+from fxpress.errors import InvalidInput
+from fxpress.target import Target, host_options
+
+
+@pytest.mark.parametrize("text", ["cpu", "cpu{isa=avx2}", " cpu { cores=3 , l2=4096 } ", "cpu{}"])
+def test_text_parses_and_prints_back(text):
+    target = Target.parse(text)
+    assert Target.parse(str(target)) == target
+    assert Target.parse(target) is target
+
+
+def test_what_is_not_given_is_this_machines():
+    assert Target.parse("cpu") == Target(**host_options())
+    assert (Target.parse("cpu{isa=avx2}").vector.lanes, Target(isa="avx512").vector.lanes) == (8, 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpu", r"^target kind must be one of \['cpu'\], not 'gpu'$"),
+        ("cpu{isa=mmx}", r"^target option isa must be one of \['avx2', 'avx512'\], not 'mmx'$"),
+        ("cpu{cores=0}", r"^target option cores must be at least 1, not 0$"),
+        ("cpu{cores=two}", r"^target option cores must be a positive integer, not 'two'$"),
+        ("cpu{speed=1}", r"^target option must be one of \['cores', 'isa', 'l1', 'l2', 'l3'\], not 'speed'$"),
+        ("cpu{", r"^target must look like 'cpu' or 'cpu\{isa=avx2\}', not 'cpu\{'$"),
+    ],
+)
+def test_wrong_text(text, message):
+    with pytest.raises(InvalidInput, match=message):
+        Target.parse(text)
