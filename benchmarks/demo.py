@@ -12,6 +12,7 @@ import fxpress
 import machine
 import run
 import torch
+import transformers
 import typer
 from judge import Reference, arrays, judge, reference
 from models import MODELS
@@ -48,6 +49,8 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else 120)
     directory.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()  # its report of the unused pooling layer
+    transformers.logging.disable_progress_bar()
     console.rule("compile")
     for name, file in ARTIFACTS.items():
         compile_and_check(name, directory / file, threads, console)
