@@ -1,8 +1,10 @@
-"""Depthwise convolution: a row of output pixels in registers, vectorised over channels."""
+"""Depthwise convolution: a few rows of output pixels in registers, vectorised over channels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -20,7 +22,7 @@ _MOST_TAPS = 7  # taps of a kernel row whose weights are held in registers toget
 class DepthwiseConv(Kernel):
     """Convolution of each channel on its own (groups == ic == oc), in one or two dimensions.
 
-    An element of x is loaded once for all the taps of a kernel row that use it. The weight operand is what `pack`
+    An element of x is loaded once for all the taps of a register tile that use it. The weight operand is what `pack`
     returns.
     """
 
@@ -69,27 +71,43 @@ class DepthwiseConv(Kernel):
             n = B.bind(task // (row_blocks * channel_blocks))
             rows = B.bind(task // channel_blocks % row_blocks)
             first = B.bind(task % channel_blocks * tile.vectors)
-            with B.serial(tile.rows) as i:
-                row = B.bind(rows * tile.rows + i)
-                if shape.height % tile.rows == 0:
-                    self._row(operands, n, row, first)
-                else:
-                    with B.If(row < shape.height), B.Then():
-                        self._row(operands, n, row, first)
+            with B.serial(tile.rows // tile.lines) as i:
+                row = B.bind(rows * tile.rows + i * tile.lines)
+                self._rows(operands, n, row, first)
 
-    def _row(self, operands: tuple[Access, ...], n: Expr, row: Expr, first: Expr) -> None:
-        """One row of pixels for the vectors of channels from `first` on."""
+    def _rows(self, operands: tuple[Access, ...], n: Expr, row: Expr, first: Expr) -> None:
+        """The rows of pixels of one register tile: fewer at the end of the image, none beyond it."""
+        height, lines = self.shape.height, self.tile.lines
+        rest = height % lines
+        if height % self.tile.rows == 0:
+            self._row(operands, n, row, lines, first)
+            return
+        with B.If(row + lines <= height), B.Then():
+            self._row(operands, n, row, lines, first)
+        if rest:
+            with B.If(row == height - rest), B.Then():
+                self._row(operands, n, row, rest, first)
+
+    def _row(self, operands: tuple[Access, ...], n: Expr, row: Expr, lines: int, first: Expr) -> None:
+        """`lines` rows of pixels for the vectors of channels from `first` on."""
         width, columns = self.shape.width, self.tile.columns
         if width > columns:
             with B.serial(width // columns) as i:
-                self._vectors(operands, n, row, B.bind(i * columns), columns, first)
+                self._vectors(operands, n, row, lines, B.bind(i * columns), columns, first)
         elif width == columns:
-            self._vectors(operands, n, row, B.int32(0), columns, first)
+            self._vectors(operands, n, row, lines, B.int32(0), columns, first)
         if width % columns:
-            self._vectors(operands, n, row, B.int32(width // columns * columns), width % columns, first)
+            self._vectors(operands, n, row, lines, B.int32(width // columns * columns), width % columns, first)
 
     def _vectors(
-        self, operands: tuple[Access, ...], n: Expr, row: Expr, column: Expr, columns: int, first: Expr
+        self,
+        operands: tuple[Access, ...],
+        n: Expr,
+        row: Expr,
+        lines: int,
+        column: Expr,
+        columns: int,
+        first: Expr,
     ) -> None:
         shape, tile = self.shape, self.tile
         full, rest = divmod(shape.oc, tile.lanes)
@@ -97,56 +115,79 @@ class DepthwiseConv(Kernel):
         with B.serial(tile.vectors) as i:
             vector = B.bind(first + i)
             if rest == 0 and vectors % tile.vectors == 0:
-                self._pixels(operands, n, row, column, columns, vector, tile.lanes)
+                self._pixels(operands, n, row, lines, column, columns, vector, tile.lanes)
                 return
             if full:
                 with B.If(vector < full), B.Then():
-                    self._pixels(operands, n, row, column, columns, vector, tile.lanes)
+                    self._pixels(operands, n, row, lines, column, columns, vector, tile.lanes)
             if rest:
                 with B.If(vector == full), B.Then():
-                    self._pixels(operands, n, row, column, columns, vector, rest)
+                    self._pixels(operands, n, row, lines, column, columns, vector, rest)
 
     def _pixels(
         self,
         operands: tuple[Access, ...],
         n: Expr,
         row: Expr,
+        lines: int,
         column: Expr,
         columns: int,
         vector: Expr,
         count: int,
     ) -> None:
-        """`columns` pixels from `column` on, for the first `count` channels of `vector`."""
+        """`lines` rows of `columns` pixels from (row, column) on, for the first `count` channels of `vector`."""
         shape, lanes = self.shape, self.tile.lanes
         x, weight, bias, *residual, y = operands
         channel = B.bind(vector * lanes)
         x_at, y_at, residual_at = shape.pixel(n, row, column)
         x, y_at, residual_at = x.shifted(x_at + channel), B.bind(y_at + channel), B.bind(residual_at + channel)
         weight = weight.shifted(channel)
-        sums = Registers(columns, lanes)
+        sums = Registers(lines * columns, lanes)
         start = B.bind(load_first(bias, channel, lanes, count))
-        for i in range(columns):
-            sums[i] = start
+        for slot in range(lines * columns):
+            sums[slot] = start
         kernel_h, kernel_w = shape.kernel
-        with B.serial(kernel_h) as h:
-            line = x.shifted(h * (shape.dilation[0] * shape.x_strides[1]))
-            for tap in range(0, kernel_w, _MOST_TAPS):
-                taps = range(tap, min(tap + _MOST_TAPS, kernel_w))
-                self._taps(sums, line, weight.shifted(h * (kernel_w * shape.oc)), taps, columns, count)
+        chunks = [range(tap, min(tap + _MOST_TAPS, kernel_w)) for tap in range(0, kernel_w, _MOST_TAPS)]
+        if lines == 1:
+            with B.serial(kernel_h) as h:
+                here = x.shifted(h * (shape.dilation[0] * shape.x_strides[1]))
+                for taps in chunks:
+                    self._taps(sums, here, weight, [(0, h)], taps, columns, count)
+        else:
+            uses: dict[int, list[tuple[int, int]]] = {}  # row of x -> the rows of sums and of the kernel that use it
+            for line, h in product(range(lines), range(kernel_h)):
+                uses.setdefault(line * shape.stride[0] + h * shape.dilation[0], []).append((line, h))
+            for place, pairs in sorted(uses.items()):
+                for taps in chunks:
+                    self._taps(sums, x.shifted(place * shape.x_strides[1]), weight, pairs, taps, columns, count)
         finish = Epilogue(shape, residual[0] if residual else None, y)
-        for i in range(columns):
-            _, y_step, residual_step = shape.pixel(0, 0, i)
-            finish(sums[i], y_at + y_step, residual_at + residual_step, lanes, count)
+        for line, i in product(range(lines), range(columns)):
+            _, y_step, residual_step = shape.pixel(0, line, i)
+            finish(sums[line * columns + i], y_at + y_step, residual_at + residual_step, lanes, count)
 
-    def _taps(self, sums: Registers, x: Access, weight: Access, taps: range, columns: int, count: int) -> None:
-        """Add the products of some taps of one kernel row."""
+    def _taps(
+        self,
+        sums: Registers,
+        x: Access,
+        weight: Access,
+        rows: Sequence[tuple[int, Expr]],
+        taps: range,
+        columns: int,
+        count: int,
+    ) -> None:
+        """Add the products of one row of x with some taps of each (row of sums, row of the kernel) that uses it."""
         shape, lanes = self.shape, self.tile.lanes
-        weights = {tap: B.bind(load_first(weight, tap * shape.oc, lanes, count)) for tap in taps}
+        weights = {
+            (line, tap): B.bind(load_first(weight, (h * shape.kernel[1] + tap) * shape.oc, lanes, count))
+            for line, h in rows
+            for tap in taps
+        }
         uses: dict[int, list[tuple[int, int]]] = {}
-        for i in range(columns):
-            for tap in taps:
-                uses.setdefault(i * shape.stride[1] + tap * shape.dilation[1], []).append((i, tap))
+        for i, tap in product(range(columns), taps):
+            uses.setdefault(i * shape.stride[1] + tap * shape.dilation[1], []).append((i, tap))
         for place, pairs in sorted(uses.items()):
             value = B.bind(load_first(x, place * shape.x_strides[2], lanes, count))
             for i, tap in pairs:
-                sums[i] = sums[i] + value * weights[tap]
+                for line, _ in rows:
+                    slot = line * columns + i
+                    sums[slot] = sums[slot] + value * weights[line, tap]

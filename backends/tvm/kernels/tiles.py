@@ -148,8 +148,8 @@ def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
 class DepthwiseTile:
     """How a depthwise convolution is cut up.
 
-    A register tile has `columns` pixels of one row by `lanes` channels. A task is `rows` rows of pixels by `vectors`
-    vectors of channels, the channels varying fastest inside it.
+    A register tile has `lines` rows of `columns` pixels by `lanes` channels. A task is `rows` rows of pixels, a
+    multiple of `lines`, by `vectors` vectors of channels, the channels varying fastest inside it.
     """
 
     lanes: int
@@ -157,19 +157,24 @@ class DepthwiseTile:
     rows: int
     vectors: int
     parallel: bool = True
+    lines: int = 1
 
     def text(self) -> str:
         """The tile in a few words, for reports."""
-        return f"tile={self.columns}x{self.lanes} rows={self.rows} vectors={self.vectors}"
+        return f"tile={self.lines}x{self.columns}x{self.lanes} rows={self.rows} vectors={self.vectors}"
 
 
 def choose_depthwise_tile(shape: ConvShape, target: Target) -> DepthwiseTile:
     """The tile that suits `shape` on `target`."""
     lanes = bounded_lanes(shape.oc, target.vector.lanes)
     vectors = -(-shape.oc // lanes)
-    narrow = target.vector.registers < 32 or shape.kernel[1] <= 5
-    rows = -(-shape.height // (4 * target.cores))
+    # Two rows together read what their windows share once, and need registers for two rows of weights.
+    many = target.vector.registers >= 32
+    share = shape.stride[0] == shape.dilation[0] == 1 and 3 < shape.kernel[0] <= 7 and shape.height > 1
+    lines = 2 if many and share else 1
+    columns = 14 if many and shape.kernel[1] > 5 and lines == 1 else 7
+    rows = -(-shape.height // (4 * target.cores * lines)) * lines
     parallel = target.cores > 1 and shape.flops >= _LEAST_PARALLEL_FLOPS // 4  # few operations for the bytes they move
     if parallel and shape.batch * -(-shape.height // rows) % target.cores:
         vectors = -(-vectors // target.cores)
-    return DepthwiseTile(lanes, min(shape.width, 7 if narrow else 14), rows, vectors, parallel)
+    return DepthwiseTile(lanes, min(shape.width, columns), rows, vectors, parallel, lines)

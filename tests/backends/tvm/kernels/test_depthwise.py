@@ -16,7 +16,7 @@ def _problem(conv_problem, channels, **case):
 @st.composite
 def problems(draw):
     """Depthwise convolutions of small, awkward sizes."""
-    side, step, pad = st.sampled_from([1, 3, 4]), st.sampled_from([1, 2]), st.integers(0, 2)
+    side, step, pad = st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.integers(0, 2)
     return dict(
         channels=draw(st.sampled_from([1, 3, 16, 24, 37])),
         batch=draw(st.integers(1, 2)),
@@ -44,7 +44,14 @@ def test_wide_kernels(kernel, pad, isa, conv_problem, compare_conv):
     compare_conv(problem, DepthwiseConv.choose(problem.shape(), Target.parse(f"cpu{{isa={isa},cores=2}}")), isa)
 
 
-@pytest.mark.parametrize("tile", [dict(columns=3, rows=2, vectors=2), dict(columns=5, rows=4, vectors=1)])
+@pytest.mark.parametrize(
+    "tile",
+    [
+        dict(columns=3, rows=2, vectors=2),
+        dict(columns=5, rows=4, vectors=1, lines=2),
+        dict(columns=4, rows=3, lines=3),
+    ],
+)
 def test_every_tile_computes_the_same(tile, conv_problem, compare_conv):
     problem = _problem(conv_problem, 44, batch=2, height=7, width=11, kernel=(3, 3), padding=(1, 1, 1, 1))
     kernel = DepthwiseConv.choose(problem.shape(), Target.parse("cpu{isa=avx2,cores=2}"))
