@@ -7,6 +7,8 @@ SIMPLIFY = (
     "drop-no-op",
     "compose-casts",
     "fold-constants",
+    "index-as-view",
+    "drop-and-true",
     "drop-decided-where",
     "drop-single-cat",
     "inline-scalar-constant",
