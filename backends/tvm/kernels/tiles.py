@@ -60,7 +60,6 @@ _L2_BYTES_PER_CYCLE = 32
 _TILE_CYCLES = 24  # starting a register tile: addresses, loop set-up, the first loads
 _LEAST_PARALLEL_FLOPS = 400_000  # under this, starting the threads costs more than they save
 _LEAST_TASK_FLOPS = 400_000
-_INPUT_BLOCK = 128 * 1024  # bytes of input that every panel of channels reads again
 _PAGE = 4096  # addresses this far apart fall into the same set of the first cache
 _WAYS = 8
 
@@ -136,7 +135,8 @@ def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
     elif weight_bytes > resident:
         order, blocks = "pixels", -(-x_bytes // resident)
     else:
-        order, blocks = "pixels", max(-(-x_bytes // _INPUT_BLOCK), -(-wanted // images))
+        reread = -(-x_bytes // (target.l2 // 16))  # every panel of channels reads a block of x again
+        order, blocks = "pixels", max(reread, -(-wanted // images))
     if images % threads and (order == "pixels" or panels % threads):
         blocks = -(-blocks // threads) * threads
     block = -(-tiles // min(blocks, tiles))
