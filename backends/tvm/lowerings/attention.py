@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from torch.fx import Node
 
 from ....target import Target
 from ..kernels.attention import Attention, Heads, Mask
+from ..kernels.pointwise import Instruction, Pointwise, Stream, copy_kernel, pointwise_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
 from .view_ops import argument
 
 aten = torch.ops.aten
+SWAPPED = [0, 1, 3, 2]  # queries and keys
 TO_ROWS = ([0, 2, 1, 3], [1, 2])  # the permute or transpose that puts heads behind rows
 
 
@@ -42,8 +45,7 @@ def attention(node: Node, cx: Lowering) -> None:
     batch, heads, queries, depth = q.shape
     added, masked = None, None
     if mask is not None:
-        added = cx.view(mask).expand((*node.args[0].meta["val"].shape[:-1], k.shape[2]))
-        added = _four_dims(added)
+        added = _mask(mask, (*node.args[0].meta["val"].shape[:-1], k.shape[2]), cx)
         per_batch, per_head, per_query, per_key = added.strides
         masked = Mask(added.dtype, per_batch, per_head, per_query, per_key, period=batch)
     kernel = Attention.choose(
@@ -66,6 +68,28 @@ def attention(node: Node, cx: Lowering) -> None:
     cx.call(kernel, q, k, v, *([added] if added is not None else []), out)
 
 
+def _mask(mask: Node, shape: tuple[int, ...], cx: Lowering) -> View:
+    """The mask over [batch, head, query, key] in a form that scores can take as it lies."""
+    view = _four_dims(cx.view(mask).expand(shape))
+    per_batch, per_head, per_query, per_key = view.strides
+    if Mask(view.dtype, per_batch, per_head, per_query, per_key, period=1).direct:
+        return view
+    return cx.cached(f"mask {mask.name} by keys for {shape}", lambda: _by_keys(mask, view, cx))
+
+
+def _by_keys(mask: Node, view: View, cx: Lowering) -> View:
+    """What the mask adds to scores, queries dense: made once for all heads and layers that share the mask."""
+    compact = view
+    for dim in (0, 1):
+        if view.strides[dim] == 0:
+            compact = compact.slice(dim, 0, 1)
+    constant = cx.constant_tensor(mask) is not None
+    allocate, call = (cx.derived, cx.prepare) if constant else (cx.temporary, cx.call)
+    by_keys = allocate([compact.shape[d] for d in SWAPPED])
+    call(_additive(compact, by_keys.permute(SWAPPED), cx.target), compact, by_keys)
+    return by_keys.permute(SWAPPED).expand(view.shape)
+
+
 def _output(node: Node, cx: Lowering) -> View:
     shape = tuple(node.meta["val"].shape)
     if len(shape) == 4 and any(_heads_behind_rows(user) for user in node.users):
@@ -80,6 +104,20 @@ def _heads_behind_rows(user: Node) -> bool:
     if user.target == aten.permute.default:
         return list(user.args[1]) == TO_ROWS[0]
     return user.target == aten.transpose.int and sorted(d % 4 for d in user.args[1:]) == TO_ROWS[1]
+
+
+def _additive(mask: View, by_keys: View, target: Target) -> Pointwise:
+    """The kernel that writes what each element of a mask adds to a score: itself, or for a bool 0 or -inf."""
+    if mask.dtype == "float32":
+        return copy_kernel(mask.shape, mask.dtype, mask.strides, by_keys.strides, target)
+    program = (
+        Instruction("input", (), "bool", (0,)),
+        Instruction("constant", (), "float32", (0.0,)),
+        Instruction("constant", (), "float32", (-math.inf,)),
+        Instruction("where", (0, 1, 2), "float32"),
+    )
+    streams = Stream("bool", mask.strides), Stream("float32", by_keys.strides)
+    return pointwise_kernel(mask.shape, streams[:1], streams[1:], program, (3,), target)
 
 
 def _dense_last(cx: Lowering, node: Node) -> View:
