@@ -192,8 +192,13 @@ def _may_hide_all(mask: Node, rw: Rewriter) -> bool:
             return True
         if x.op == "placeholder":
             return True
-        left += [n for n in x.all_input_nodes if dtype(n).is_floating_point]
+        left += [n for n in x.all_input_nodes if not _is_discrete(n)]
     return False
+
+
+def _is_discrete(x: Node) -> bool:
+    """Whether `x` is one tensor of integers or truth values, which the mask may choose by but not contain."""
+    return isinstance(x.meta["val"], torch.Tensor) and not dtype(x).is_floating_point
 
 
 def _through_reshapes(x: Node) -> Node:

@@ -181,3 +181,13 @@ def test_random_shapes(sizes, masked, scaled):
         return (scores if mask is None else scores + mask).softmax(-1) @ v
 
     assert is_attention(recognized(attention, *operands(*sizes)))
+
+
+def test_mask_out_of_a_split():
+    def attend(q, gates):
+        first, second = gates.split(1)
+        return (q @ q.transpose(-1, -2) + first * second).softmax(-1) @ q
+
+    before = trace(attend, torch.randn(1, 2, 5, 8), torch.randn(2, 1, 5, 5))
+    after = check_pass("recognize-attention", before)
+    assert op_counts(after).get("scaled_dot_product_attention", 0) == 0  # the caller's mask may hide all
