@@ -74,7 +74,8 @@ def _mask(mask: Node, shape: tuple[int, ...], cx: Lowering) -> View:
     per_batch, per_head, per_query, per_key = view.strides
     if Mask(view.dtype, per_batch, per_head, per_query, per_key, period=1).direct:
         return view
-    return cx.cached(f"mask {mask.name} by keys for {shape}", lambda: _by_keys(mask, view, cx))
+    by_keys: View = cx.cached(f"mask {mask.name} by keys for {shape}", lambda: _by_keys(mask, view, cx))
+    return by_keys
 
 
 def _by_keys(mask: Node, view: View, cx: Lowering) -> View:

@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     ),
     "index-put": (lambda x: x[0].index_put((torch.tensor([0, 1]), torch.tensor([4, 2])), x[0, 0, :2] * 0), (X,)),
     "sort": (lambda x: (*x.sort(1), *x.sort(0, descending=True), *x.sort(dim=-1, stable=True)), (X,)),
-    "sort-ties": (lambda x: x.sort(dim=-1, descending=True, stable=True), (torch.arange(66).reshape(2, 33) % 5,)),
+    "sort-ties": (lambda x: (*x.sort(dim=-1, descending=True, stable=True),), (torch.arange(66).reshape(2, 33) % 5,)),
     "sort-nan": (
         lambda x: (*x.sort(stable=True), *x.sort(descending=True, stable=True)),
         (torch.tensor([float("nan"), -1.0, float("inf"), float("nan"), 2.0, float("-inf")]),),

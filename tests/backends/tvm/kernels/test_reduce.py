@@ -76,6 +76,8 @@ def check(op: str, x: torch.Tensor, dims: Dims, target: Target) -> None:
     norm = exact.nan_to_num().norm().clamp(min=1e-30)
     error = (ours - exact).nan_to_num().norm() / norm
     allowed = max(2 * float((theirs - exact).nan_to_num().norm() / norm), 4 * np.finfo(np.float32).eps)
+    if op == "prod":  # every factor may cost half an epsilon, and one large product may be all of the norm
+        allowed = max(allowed, x.numel() / max(exact.numel(), 1) * np.finfo(np.float32).eps / 2)
     assert error <= allowed, f"{op}: {error:.2e} is over {allowed:.2e}"
 
 
