@@ -112,6 +112,10 @@ NUMPY = Diagnosis(
     "a tensor leaves PyTorch (.numpy() or a call into another library)",
     "use the torch function that does the same, or do this step outside the model",
 )
+CHECKED = Diagnosis(
+    "an op raises depending on the values of its result (torch.linalg functions that refuse singular input)",
+    "call the form that does not check, for example torch.linalg.inv_ex(x).inverse for torch.linalg.inv(x)",
+)
 RANDOM = Diagnosis(
     "it draws random numbers, so that equal inputs do not give equal outputs",
     "pass the noise in as an argument; call dropout with training=self.training",

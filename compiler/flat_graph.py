@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .capture_errors import (
     BRANCHES,
+    CHECKED,
     PYTHON_NUMBER,
     RANDOM,
     VARYING_SHAPE,
@@ -44,6 +45,8 @@ def flat_graph(exported: ExportedProgram, signature: Signature) -> GraphModule:
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
+            if spec.kind is InputKind.TOKEN:
+                raise capture_error(CHECKED, _frame(next(iter(node.users))))
             if spec.kind is InputKind.USER_INPUT:
                 if isinstance(spec.arg, ConstantArgument):
                     nodes[node] = spec.arg.value

@@ -1,4 +1,4 @@
-"""What padding masks of text models are made of: indices that pick everything in order, conjunctions with True"""
+"""x[arange(n)]  ->  x; x & True  ->  x: what padding masks of text models are made of"""
 
 from __future__ import annotations
 
