@@ -17,7 +17,7 @@ from .capture_errors import Diagnosis, Frame, capture_error, explain, memory, ow
 from .decompositions import decomposition_table
 from .errors import CaptureError, InvalidInput
 from .flat_graph import flat_graph
-from .model_state import find_change, is_memo, kept_dicts, read_state
+from .model_state import find_change, kept_dicts, read_state, settles
 from .printer import print_type
 from .program import Program
 from .runtime.structure import Signature, Structure
@@ -65,7 +65,7 @@ def capture(
             raise explain(error) from error
         if flat.found.change is not None:
             name, frame = flat.found.change
-            if not is_memo(module, name, flat.results_of, inputs):
+            if not settles(module, name, flat.results_of, inputs):
                 raise capture_error(memory(name), frame)
     return Program(flat_graph(exported, signature), signature, flat.found.outputs, inputs)
 

@@ -6,7 +6,6 @@ import copy
 import dis
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -65,23 +64,25 @@ def kept_dicts(model: torch.nn.Module) -> Iterator[None]:
                 live.update(contents)
 
 
-def is_memo(
+def settles(
     model: torch.nn.Module,
     name: str,
     results: Callable[[torch.nn.Module, Sequence[torch.Tensor]], Sequence[torch.Tensor]],
     inputs: Sequence[torch.Tensor],
 ) -> bool:
-    """Whether the dict `name`, which a call adds to, holds only what the next call would compute anew.
+    """Whether the change to `name` is harmless: the first call makes it, and no later result depends on it.
 
-    Found out on copies of the model: one that was called before, with other inputs, must return what a fresh one does.
+    So it is with a dict of things computed once, or a setting adapted to the size of the inputs. Found out on copies
+    of the model: one that was called before, with other inputs, must return what a fresh one does, and change no more.
     `results(model, inputs)` calls it.
     """
-    if name.startswith("global ") or not isinstance(attrgetter(name.removeprefix("self."))(model), dict):
+    if name.startswith("global "):
         return False
     fresh, used = copy.deepcopy(model), copy.deepcopy(model)
     results(used, [1 - x if x.is_floating_point() else x.flip(tuple(range(x.dim()))) for x in inputs])
+    settled = read_state(used)
     pairs = zip(results(fresh, inputs), results(used, inputs), strict=True)
-    return all(torch.equal(x, y) for x, y in pairs)
+    return all(torch.equal(x, y) for x, y in pairs) and find_change(settled, used) is None
 
 
 def _comparable(value: Any) -> Any:

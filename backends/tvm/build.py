@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
 from ..base import Lowered
+from .borders import keep_borders, merged
 from .kernels.base import Call, run_module
 from .kernels.harness import build as compile_module
+from .kernels.pointwise import FillFrame
 from .lowering import HostCall, KernelCall, Lowering
 from .memory import Lifetime, peak, plan
-from .views import ITEM_SIZES, View
+from .views import ITEM_SIZES, Storage, View
 
 CONSTANTS, DERIVED, ARENA = range(3)  # entries of the address table; inputs and outputs follow
 
@@ -37,23 +39,48 @@ class TvmLowered(Lowered):
 
     def __post_init__(self) -> None:
         self.lifetimes = _lifetimes(self.lowering)
-        self.arena_bytes = plan(self.lifetimes)
         self.peak_bytes = peak(self.lifetimes)
-        derived = {v.storage for c in self.lowering.prepare_calls for v in c.views if v.storage.space == "derived"}
-        derived |= {v.storage for c in self.lowering.calls for v in c.views if v.storage.space == "derived"}
-        ordered = sorted(derived, key=lambda s: -s.bytes)
+        self._place_arena()
+        self._place_derived()
+        self._place_constants()
+
+    def _place_arena(self) -> None:
+        kept = keep_borders(self.lowering.calls, self.lifetimes)
+        self.arena_bytes = plan(merged(self.lifetimes, kept))
+        for storage, shared in kept.items():
+            storage.offset = shared.offset
+        self._leave_out(kept)
+
+    def _place_derived(self) -> None:
+        calls = [*self.lowering.prepare_calls, *self.lowering.calls]
+        derived = (view.storage for call in calls for view in call.views if view.storage.space == "derived")
+        ordered = sorted(dict.fromkeys(derived), key=lambda s: -s.bytes)
         offsets, self.derived_bytes = constant_offsets([s.bytes for s in ordered])
         for storage, offset in zip(ordered, offsets, strict=True):
             storage.offset = offset
-        constants = [storage for storage, _ in self.lowering.constants]
-        self.constant_offsets, self.constant_bytes = constant_offsets([s.bytes for s in constants])
-        for storage, offset in zip(constants, self.constant_offsets, strict=True):
+
+    def _place_constants(self) -> None:
+        """Those that only `prepare` reads come first: their memory is given back after loading."""
+        used = {view.storage for call in self.lowering.calls for view in call.views}
+        used |= {view.storage for call in self.lowering.host_calls for view in _host_views(call)}
+        self.constants = sorted(self.lowering.constants, key=lambda constant: constant[0] in used)
+        offsets, total = constant_offsets([storage.bytes for storage, _ in self.constants])
+        self.constant_offsets = offsets
+        self.load_only_bytes = [*offsets, total][sum(storage not in used for storage, _ in self.constants)]
+        for (storage, _), offset in zip(self.constants, offsets, strict=True):
             storage.offset = offset
+
+    def _leave_out(self, kept: dict[Storage, Storage]) -> None:
+        """Drop the calls that fill borders which are kept; a PyTorch call stays in front of the call it was before."""
+        calls = self.lowering.calls
+        dropped = [isinstance(c.kernel, FillFrame) and c.views[0].storage in kept for c in calls]
+        self.kernel_calls = [call for call, drop in zip(calls, dropped, strict=True) if not drop]
+        self.host_calls = [replace(h, at=h.at - sum(dropped[: h.at])) for h in self.lowering.host_calls]
 
     @property
     def calls(self) -> list[Call]:
         """The calls of `run`, with addresses."""
-        return [self._call(call) for call in self.lowering.calls]
+        return [self._call(call) for call in self.kernel_calls]
 
     def module(self) -> Any:
         """The TVM module before code generation."""
@@ -68,7 +95,7 @@ class TvmLowered(Lowered):
     def text(self) -> str:
         """One line a call: the kernel, its operands and the node it computes."""
         lines = []
-        for number, call in enumerate(self.lowering.calls):
+        for number, call in enumerate(self.kernel_calls):
             operands = ", ".join(self._operand_text(view) for view in call.views)
             node = f"%{call.node.name}" if call.node is not None else "result"
             lines.append(
@@ -78,7 +105,7 @@ class TvmLowered(Lowered):
 
     def layers(self) -> list[dict[str, Any]]:
         """For each call what reports show: node, op, source line, kernel, type, layout, work."""
-        return [_layer(call) for call in self.lowering.calls]
+        return [_layer(call) for call in self.kernel_calls]
 
     def build(
         self, path: Path, reference: Program, *, bundle_runtime: bool = False, progress: Progress | None = None
@@ -106,17 +133,21 @@ class TvmLowered(Lowered):
                 "outputs": program.outputs.to_json(),
                 "output_specs": [spec.to_json() for spec in outputs],
                 "tolerances": tolerances,
-                "memory": {"arena": self.arena_bytes, "derived": self.derived_bytes},
-                "calls": len(self.lowering.calls),
+                "memory": {
+                    "arena": self.arena_bytes,
+                    "derived": self.derived_bytes,
+                    "load_only": self.load_only_bytes,
+                },
+                "calls": len(self.kernel_calls),
                 "prepare_calls": len(self.lowering.prepare_calls),
                 "layers": self.layers(),
-                "host_calls": [self._host_call(call) for call in self.lowering.host_calls],
+                "host_calls": [self._host_call(call) for call in self.host_calls],
                 "pipeline": ",".join(record.name for record in program.history),
-                "fallbacks": _fallbacks(self.lowering.host_calls),
+                "fallbacks": _fallbacks(self.host_calls),
             },
             library,
             [tensor.numpy() if tensor.dtype != torch.bfloat16 else tensor.view(torch.uint16).numpy()
-             for _, tensor in self.lowering.constants],
+             for _, tensor in self.constants],
             samples,
             report={
                 "passes": [
@@ -205,9 +236,12 @@ def _lifetimes(lowering: Lowering) -> list[Lifetime]:
     for number, call in enumerate(lowering.calls):
         use(call.views, number)
     for host in lowering.host_calls:
-        views = [x for x in torch.utils._pytree.tree_leaves((host.arguments, host.outputs)) if isinstance(x, View)]
-        use(views, host.at - 1, host.at)
+        use(_host_views(host), host.at - 1, host.at)
     return [Lifetime(storage, min(moments), max(moments)) for storage, moments in uses.items()]
+
+
+def _host_views(call: HostCall) -> list[View]:
+    return [x for x in torch.utils._pytree.tree_leaves((call.arguments, call.outputs)) if isinstance(x, View)]
 
 
 def _samples(reference: Program, specs: Sequence[TensorSpec]) -> tuple[Samples, list[float]]:

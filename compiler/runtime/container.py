@@ -111,6 +111,14 @@ class Container:
         member = self._members[name]
         return memoryview(self._map)[member.offset : member.offset + member.size]
 
+    def forget(self, name: str, size: int) -> None:
+        """Give the memory of a member's first `size` bytes back; they are read from the file again if needed."""
+        member = self._members[name]
+        begin = -(-member.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (member.offset + min(size, member.size)) // mmap.PAGESIZE * mmap.PAGESIZE
+        if begin < end:
+            self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Copy the file to `path`, whole or not at all; works after the original is gone."""
         with replaced_file(path) as file:

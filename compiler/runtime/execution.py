@@ -42,6 +42,7 @@ class Executor:
         runtime_library(container.read(RUNTIME_LIBRARY) if RUNTIME_LIBRARY in container else None)
         module = load_module(container.read(LIBRARY))
         self._run, self._prepare = _function(module, "run"), _function(module, "prepare")
+        self._load_only_bytes = manifest.load_only_bytes
         self._container = container
         self._constants = np.frombuffer(container.view(CONSTANTS), np.uint8)
         self._derived = aligned_zeros(manifest.derived_bytes)
@@ -109,6 +110,7 @@ class Executor:
             use_threads(self.num_threads)
             frame = self._new_frame()
             self._prepare(frame.tensor, 0, self._prepare_calls)
+            self._container.forget(CONSTANTS, self._load_only_bytes)
             self._frames.append(frame)
             self._state = "ready"
 

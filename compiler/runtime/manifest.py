@@ -20,7 +20,8 @@ class Manifest:
     """What the runtime needs to know; other keys of the JSON are for people and tools.
 
     `calls` and `prepare_calls` are the number of kernel calls of the library's functions `run` and `prepare`;
-    `arena_bytes` is needed per concurrent caller, `derived_bytes` once; `tolerances` has one entry an output.
+    `arena_bytes` is needed per concurrent caller, `derived_bytes` once; the first `load_only_bytes` of the constants
+    are read by `prepare` only. `tolerances` has one entry an output.
     """
 
     target: str
@@ -33,6 +34,7 @@ class Manifest:
     arena_bytes: int
     derived_bytes: int
     constants_bytes: int
+    load_only_bytes: int
     calls: int
     prepare_calls: int
     layers: tuple[dict[str, Any], ...]
@@ -56,6 +58,7 @@ class Manifest:
             arena_bytes=_size(memory, "arena"),
             derived_bytes=_size(memory, "derived"),
             constants_bytes=_size(memory, "constants"),
+            load_only_bytes=_size({"load_only": 0, **memory}, "load_only"),
             calls=_size(data, "calls"),
             prepare_calls=_size(data, "prepare_calls"),
             layers=tuple(_typed(data, "layers", list)),

@@ -1,4 +1,4 @@
-"""A dict that a call fills with what the next call would compute anew is no memory; other dicts are."""
+"""What the first call changes and no later result depends on is no memory; other changes are."""
 
 import pytest
 import torch
@@ -45,6 +45,39 @@ class MemoAndCounter(Memo):
         return x + self.cache["bias"]
 
 
+class Adapts(torch.nn.Module):
+    """Fits a setting to the size of its input, as shifted windows do."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = 3
+
+    def forward(self, x):
+        if x.shape[-1] <= self.shift:
+            self.shift = 0
+        return x.roll(self.shift, -1)
+
+
+class FirstCall(torch.nn.Module):
+    """Settles after one call, but the first call returned something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = False
+
+    def forward(self, x):
+        y = x if self.called else x * 2
+        self.called = True
+        return y
+
+
+def test_a_setting_fitted_to_the_input_is_captured_and_restored():
+    model, x = Adapts(), torch.randn(2, 3)
+    program = capture(model, (x,))
+    assert model.shift == 3
+    assert torch.equal(program.run(x), model(x))
+
+
 def test_memo_is_captured_and_left_empty():
     model, x = Memo(), torch.randn(2, 3)
     program = capture(model, (x,))
@@ -53,7 +86,7 @@ def test_memo_is_captured_and_left_empty():
     assert torch.equal(capture(model, (x,)).run(x), model(x))
 
 
-@pytest.mark.parametrize(("model", "name"), [(Memory(), "first"), (MemoAndCounter(), "calls")])
+@pytest.mark.parametrize(("model", "name"), [(Memory(), "first"), (MemoAndCounter(), "calls"), (FirstCall(), "called")])
 def test_memory_is_refused(model, name):
     with pytest.raises(CaptureError, match=rf"forward changes self\.{name}, which a later call may read"):
         capture(model, (torch.randn(2, 3),))

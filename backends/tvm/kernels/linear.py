@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tasks
-from .vmath import activate
+from .linear_shape import LinearShape, Rows
 
 
 def pack(weight: torch.Tensor, width: int) -> torch.Tensor:
@@ -27,36 +27,19 @@ def pack(weight: torch.Tensor, width: int) -> torch.Tensor:
     return padded.reshape(panels, width, k).transpose(1, 2).contiguous()
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Where the rows of a matrix lie: row (o, i) starts `o * outer + i * inner` elements on; columns are dense."""
-
-    outer: int
-    inner: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Linear(Kernel):
-    """y[m, n] = activation(x[m, k] @ W^T + bias + residual) for m = outer * inner rows.
+    """A linear layer by register tiles of `tile_rows` rows and `tile_vectors` vectors of `lanes` columns.
 
-    Operands: x, weight as `pack` gives it, bias [n] if `bias`, residual if it has rows, y.
-    A tile is `tile_rows` rows by `tile_vectors` vectors of `lanes` columns. `order` 'nm' walks the rows inside a panel
-    of weights (each core reads its share of the weights once), 'mn' the panels inside a block of `block` row tiles.
+    Operands: those of the shape, the weight as `pack` gives it. `order` 'nm' walks the rows inside a panel of weights
+    (each core reads its share of the weights once), 'mn' the panels inside a block of `block` row tiles.
     `prefetch` brings the next panel to L2 while one is used. With `slices` the depth k is cut into that many equal
     parts, so that a core's part of x stays in L2 for all its panels; sums wait in y from one part to the next.
     """
 
     name: ClassVar[str] = "linear"
 
-    outer: int
-    inner: int
-    n: int
-    k: int
-    x: Rows
-    y: Rows
-    residual: Rows | None = None
-    bias: bool = False
-    activation: str = "none"
+    shape: LinearShape
     lanes: int
     tile_rows: int
     tile_vectors: int
@@ -76,18 +59,17 @@ class Linear(Kernel):
         return pack(weight, self.width)
 
     def operands(self) -> tuple[Operand, ...]:
-        names = ["x", "weight"] + ["bias"] * self.bias + ["residual"] * (self.residual is not None)
-        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
+        return self.shape.operands()
 
     def flops(self) -> int:
-        return 2 * self.outer * self.inner * self.n * self.k
+        return self.shape.flops
 
     def describe(self) -> str:
         sliced = f" slices={self.slices}" if self.slices > 1 else ""
         return f"linear {self.tile_rows}x{self.tile_vectors} {self.order} block={self.block}{sliced}"
 
     def emit(self, *operands: Access) -> None:
-        panels, tiles = -(-self.n // self.width), self.outer * -(-self.inner // self.tile_rows)
+        panels, tiles = -(-self.shape.n // self.width), self.shape.outer * -(-self.shape.inner // self.tile_rows)
         blocks = -(-tiles // self.block)
         if self.slices > 1:
             self._sliced(operands, panels, tiles, blocks)
@@ -106,12 +88,12 @@ class Linear(Kernel):
                     self._panel(operands, B.bind(share * per_share + step), first, tiles, piece)
 
     def _panel(self, operands: tuple[Access, ...], panel: Expr, first: Expr, tiles: int, piece: Expr) -> None:
-        part(panel, self.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles, piece))
+        part(panel, self.shape.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles, piece))
 
     def _rows(
         self, operands: tuple[Access, ...], panel: Expr, columns: int, first: Expr, tiles: int, piece: Expr
     ) -> None:
-        per_outer = -(-self.inner // self.tile_rows)
+        per_outer = -(-self.shape.inner // self.tile_rows)
 
         def run(count: int) -> None:
             with B.serial(count) as step:
@@ -122,20 +104,20 @@ class Linear(Kernel):
                 def body(rows: int) -> None:
                     self._tile(operands, panel, columns, outer, row, rows, piece)
 
-                part(index, self.inner, self.tile_rows, body)
+                part(index, self.shape.inner, self.tile_rows, body)
 
         part(first // self.block, tiles, self.block, run)
 
     def _prefetch(self, weight: Access, tile: Expr) -> Callable[[Expr], None] | None:
         """While a panel is used, bring the next one to L2: its share of the panel during each row tile."""
-        tiles, depth = self.outer * -(-self.inner // self.tile_rows), self.k // self.slices
+        tiles, depth = self.shape.outer * -(-self.shape.inner // self.tile_rows), self.shape.k // self.slices
         if not self.prefetch or depth < 4:
             return None
         per_step = -(-depth * self.width // (16 * tiles * (depth // 4)))
 
         def lines(step: Expr) -> None:
             for line in range(per_step):
-                weight.prefetch(self.k * self.width + ((tile * (depth // 4) + step) * per_step + line) * 16)
+                weight.prefetch(self.shape.k * self.width + ((tile * (depth // 4) + step) * per_step + line) * 16)
 
         return lines
 
@@ -149,7 +131,7 @@ class Linear(Kernel):
         rows: int,
         piece: Expr,
     ) -> None:
-        named = dict(zip((op.name for op in self.operands()), operands, strict=True))
+        named = self.shape.named(operands)
         lanes, valid = self.lanes, counts(columns, self.lanes)
         vectors = len(valid)
         column = B.bind(panel * self.width)
@@ -157,17 +139,17 @@ class Linear(Kernel):
         def at(name: str, where: Rows) -> Access:
             return named[name].shifted(outer * where.outer + row * where.inner)
 
-        depth = self.k // self.slices
-        x = at("x", self.x).shifted(piece * depth)
-        weight = named["weight"].shifted(panel * (self.k * self.width) + piece * (depth * self.width))
-        y = at("y", self.y).shifted(column)
-        residual = at("residual", self.residual).shifted(column) if self.residual else None
+        depth = self.shape.k // self.slices
+        x = at("x", self.shape.x).shifted(piece * depth)
+        weight = named["weight"].shifted(panel * (self.shape.k * self.width) + piece * (depth * self.width))
+        y = at("y", self.shape.y).shifted(column)
+        residual = at("residual", self.shape.residual).shifted(column) if self.shape.residual else None
         tile = Registers(rows * vectors, lanes)
 
         def start() -> None:
             for j in range(vectors):
                 value = broadcast(B.float32(0), lanes)
-                if self.bias:
+                if self.shape.bias:
                     value = B.bind(named["bias"].load(column + j * lanes, lanes, count=valid[j]))
                 for i in range(rows):
                     tile[i * vectors + j] = value
@@ -175,18 +157,18 @@ class Linear(Kernel):
         def resume() -> None:
             for i in range(rows):
                 for j in range(vectors):
-                    tile[i * vectors + j] = y.load(i * self.y.inner + j * lanes, lanes, count=valid[j])
+                    tile[i * vectors + j] = y.load(i * self.shape.y.inner + j * lanes, lanes, count=valid[j])
 
         def store(finish: Callable[[Expr, int, int], Expr]) -> None:
             for i in range(rows):
                 for j in range(vectors):
                     value = finish(tile[i * vectors + j], i, j)
-                    y.store(i * self.y.inner + j * lanes, value, lanes, count=valid[j])
+                    y.store(i * self.shape.y.inner + j * lanes, value, lanes, count=valid[j])
 
         def finished(value: Expr, i: int, j: int) -> Expr:
-            if residual is not None and self.residual is not None:
-                value = value + residual.load(i * self.residual.inner + j * lanes, lanes, count=valid[j])
-            return _activate(self.activation, value, lanes)
+            if residual is not None and self.shape.residual is not None:
+                value = value + residual.load(i * self.shape.residual.inner + j * lanes, lanes, count=valid[j])
+            return self.shape.activate(value, lanes)
 
         self._at_slice(piece.equal(0), start, resume)
         accumulate(
@@ -194,9 +176,9 @@ class Linear(Kernel):
             rows,
             vectors,
             depth,
-            lambda i, k: x.load(i * self.x.inner + k),
+            lambda i, k: x.load(i * self.shape.x.inner + k),
             lambda j, k: weight.load(k * self.width + j * lanes, lanes),
-            self._prefetch(weight, B.bind(outer * -(-self.inner // self.tile_rows) + row // self.tile_rows)),
+            self._prefetch(weight, B.bind(outer * -(-self.shape.inner // self.tile_rows) + row // self.tile_rows)),
         )
         last = piece.equal(self.slices - 1)
         self._at_slice(last, lambda: store(finished), lambda: store(lambda value, i, j: value))
@@ -213,28 +195,12 @@ class Linear(Kernel):
                 other()
 
     @classmethod
-    def choose(
-        cls,
-        m: int,
-        n: int,
-        k: int,
-        *,
-        target: Target,
-        outer: int = 1,
-        x: Rows | None = None,
-        y: Rows | None = None,
-        residual: Rows | None = None,
-        bias: bool = False,
-        activation: str = "none",
-    ) -> Linear:
-        """The kernel for `m` rows (`outer` groups of m / outer) with tile and loop order chosen for `target`.
-
-        Rows are dense where not given.
-        """
-        inner, lanes, registers = m // outer, target.vector.lanes, target.vector.registers
-        x, y = x or Rows(inner * k, k), y or Rows(inner * n, n)
+    def choose(cls, shape: LinearShape, target: Target) -> Linear:
+        """The kernel with tile and loop order chosen for `target`."""
+        outer, inner, n, k = shape.outer, shape.inner, shape.n, shape.k
+        lanes, registers = target.vector.lanes, target.vector.registers
         # Rows a multiple of 4 KiB apart share one set of L1, which has as many ways as it has such pages.
-        most = max(1, target.l1 // 4096) if 4 * x.inner % 4096 == 0 else inner
+        most = max(1, target.l1 // 4096) if 4 * shape.x.inner % 4096 == 0 else inner
 
         def height(vectors: int) -> int:
             return min(best_rows(inner, vectors, registers), most)
@@ -248,18 +214,10 @@ class Linear(Kernel):
         rows = height(vectors)
         tiles = outer * -(-inner // rows)
         panels = -(-n // (vectors * lanes))
-        order, blocks = _blocks(m, n, k, panels, tiles, target)
-        slices = _slices(m // blocks, k, target) if order == "nm" else 1
+        order, blocks = _blocks(shape.m, n, k, panels, tiles, target)
+        slices = _slices(shape.m // blocks, k, target) if order == "nm" else 1
         return cls(
-            outer=outer,
-            inner=inner,
-            n=n,
-            k=k,
-            x=x,
-            y=y,
-            residual=residual,
-            bias=bias,
-            activation=activation,
+            shape=shape,
             lanes=lanes,
             tile_rows=rows,
             tile_vectors=vectors,
@@ -288,9 +246,3 @@ def _slices(rows: int, k: int, target: Target) -> int:
     """Into how many equal parts k is cut so that a part of `rows` rows of x takes half of L2; 1 if none is equal."""
     least = -(-4 * rows * k // (target.l2 // 2))
     return next((slices for slices in range(least, 2 * least + 1) if k % (4 * slices) == 0), 1)
-
-
-def _activate(name: str, value: Expr, lanes: int) -> Expr:
-    if name == "none":
-        return value
-    return activate(name, B.bind(value), lanes)

@@ -11,9 +11,11 @@ from torch.fx import Node
 from ....target import Target
 from ..kernels.gather import gather_kernel, lookup_kernel
 from ..kernels.linear import Linear, pack
+from ..kernels.linear_shape import LinearShape
 from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
+from .linear import linear_kernel
 
 aten = torch.ops.aten
 fxpress = torch.ops.fxpress
@@ -40,7 +42,8 @@ def _shared_panel(weight: Node, cx: Lowering) -> int:
         if user.target == fxpress.linear.default and user.args[1] is weight:
             n, k = weight.meta["val"].shape
             m = user.meta["val"].numel() // n
-            return Linear.choose(m, n, k, target=cx.target).width
+            kernel = linear_kernel(LinearShape.dense(m, n, k), cx.target)
+            return kernel.width if isinstance(kernel, Linear) else 0
     return 0
 
 

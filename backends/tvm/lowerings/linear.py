@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from ....target import Target
-from ..kernels.linear import Linear, Rows
+from ..kernels.dot import Dot
+from ..kernels.linear import Linear
+from ..kernels.linear_shape import LinearShape, Rows
 from ..lowering import Lowering, OpRule
 from ..views import View
 
@@ -45,28 +48,32 @@ def linear(node: Node, cx: Lowering) -> None:
     computed = target
     if split is None:  # the output lies in pieces of another value
         computed, split = cx.temporary(target.shape), 0
-    m = target.elements // n if n else 0
-    outer = 1
-    for size in target.shape[:split]:
-        outer *= size
-    kernel = Linear.choose(
-        m,
-        n,
-        k,
-        target=cx.target,
+    outer, x_rows, y_rows = math.prod(target.shape[:split]), rows(source, split), rows(computed, split)
+    assert x_rows is not None
+    assert y_rows is not None
+    shape = LinearShape(
         outer=outer,
-        x=rows(source, split),
-        y=rows(computed, split),
+        inner=target.elements // (outer * n) if target.elements else 0,
+        n=n,
+        k=k,
+        x=x_rows,
+        y=y_rows,
         residual=None if added is None else rows(added, split),
         bias=bias is not None,
         activation=activation,
     )
+    kernel = linear_kernel(shape, cx.target)
     operands = [source, cx.constant(kernel.pack(tensor))]
     operands += [cx.contiguous(bias)] if bias is not None else []
     operands += [added] if added is not None else []
     cx.call(kernel, *operands, computed)
     if computed is not target:
         cx.copy(computed, target, "copy: into the concatenation")
+
+
+def linear_kernel(shape: LinearShape, target: Target) -> Linear | Dot:
+    """The kernel for a layer."""
+    return Dot.choose(shape, target) if Dot.suits(shape, target) else Linear.choose(shape, target)
 
 
 def rows(view: View, split: int) -> Rows | None:

@@ -9,7 +9,8 @@ import torch
 from torch.fx import Node
 
 from ....target import Target
-from ..kernels.linear import Linear, Rows
+from ..kernels.linear import Linear
+from ..kernels.linear_shape import LinearShape, Rows
 from ..kernels.recurrent import Recurrent, Steps
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -79,10 +80,10 @@ def _input_gates(cx: Lowering, x: View, weight: torch.Tensor, bias: torch.Tensor
     if x.strides[-1] != 1 and k != 1:
         x = cx.contiguous(x)
     gates = cx.temporary((steps, batch, n))
-    kernel = Linear.choose(
-        steps * batch, n, k, target=cx.target, outer=steps, x=Rows(*x.strides[:2]), y=Rows(*gates.strides[:2]),
-        bias=bias is not None,
-    )  # fmt: skip
+    shape = LinearShape(
+        outer=steps, inner=batch, n=n, k=k, x=Rows(*x.strides[:2]), y=Rows(*gates.strides[:2]), bias=bias is not None
+    )
+    kernel = Linear.choose(shape, cx.target)
     cx.call(kernel, x, cx.constant(kernel.pack(weight)), *([cx.constant(bias)] if bias is not None else []), gates)
     return gates
 

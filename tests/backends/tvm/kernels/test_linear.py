@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fxpress.backends.tvm.kernels.dot import Dot
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
-from fxpress.backends.tvm.kernels.linear import Linear, Rows, pack
+from fxpress.backends.tvm.kernels.linear import Linear, pack
+from fxpress.backends.tvm.kernels.linear_shape import LinearShape, Rows
 from fxpress.target import Target
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,14 +29,16 @@ def check(
     bias: bool = True,
     residual: bool = False,
     activation: str = "none",
+    template: type[Linear | Dot] = Linear,
     **changes: Any,
 ) -> None:
     outer, inner = shape
     x_rows, y_rows = Rows((k + 3) * inner + 5, k + 3), Rows((n + 2) * inner + 1, n + 2)
-    kernel = Linear.choose(
-        outer * inner, n, k, target=target, outer=outer, x=x_rows, y=y_rows,
+    linear_shape = LinearShape(
+        outer=outer, inner=inner, n=n, k=k, x=x_rows, y=y_rows,
         residual=Rows(7, outer * 7) if residual else None, bias=bias, activation=activation,
     )  # fmt: skip
+    kernel = template.choose(linear_shape, target)
     kernel = dataclasses.replace(kernel, **changes)
     x_memory, y_memory = torch.full((outer * x_rows.outer,), torch.nan), torch.full((outer * y_rows.outer,), -7.0)
     x = torch.as_strided(x_memory, (outer, inner, k), (x_rows.outer, x_rows.inner, 1))
@@ -71,6 +75,30 @@ def test_any_shape(data: Any) -> None:
     )
 
 
+@given(st.data())
+def test_few_outputs_are_dot_products(data: Any) -> None:
+    check(
+        data.draw(st.sampled_from(TARGETS)),
+        (data.draw(st.sampled_from([1, 1, 2, 3])), data.draw(SIZES)),
+        data.draw(st.integers(1, 8)),
+        data.draw(st.sampled_from([1, 7, 31, 64, 200, 1280])),
+        data.draw(st.booleans()),
+        data.draw(st.booleans()),
+        data.draw(st.sampled_from(sorted(ACTIVATIONS))),
+        template=Dot,
+    )
+
+
+def test_dot_products_suit_few_outputs_of_deep_sums() -> None:
+    assert Dot.suits(LinearShape.dense(1, 8, 64), TARGETS[1])
+    assert not Dot.suits(LinearShape.dense(1, 9, 64), TARGETS[1])
+    assert not Dot.suits(LinearShape.dense(1, 8, 63), TARGETS[1])
+    assert not Dot.suits(LinearShape.dense(1, 5, 64), TARGETS[0])
+    kernel = Dot.choose(LinearShape.dense(1, 2, 1280), TARGETS[1])
+    assert kernel.describe() == "dot 2 x 1280 block=1"
+    assert kernel.flops() == 2 * 2 * 1280
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
 @pytest.mark.parametrize("order", ["nm", "mn"])
 @pytest.mark.parametrize("block", [1, 3])
@@ -89,7 +117,7 @@ def test_depth_in_slices(target: Target, shares: int, block: int) -> None:
 
 def test_nan_and_infinity_flow() -> None:
     for target in TARGETS:
-        kernel = Linear.choose(3, 20, 8, target=target, activation="relu")
+        kernel = Linear.choose(LinearShape.dense(3, 20, 8, activation="relu"), target)
         x, weight = torch.randn(3, 8), torch.randn(20, 8)
         x[0, 2], x[1, 5] = torch.nan, torch.inf
         y = np.zeros((3, 20), np.float32)
@@ -111,15 +139,19 @@ def test_packed_index_arithmetic() -> None:
 def test_choice_for_transformer_layers() -> None:
     wide = Target.parse("cpu{isa=avx512,cores=2,l2=2097152}")
     narrow = Target.parse("cpu{isa=avx2,cores=2,l2=1048576}")
-    tile = Linear.choose(128, 768, 768, target=wide)
+    tile = Linear.choose(LinearShape.dense(128, 768, 768), wide)
     assert tile.tile_rows * tile.tile_vectors >= 24
     assert tile.order == "nm"
-    small = Linear.choose(128, 768, 768, target=narrow)
+    small = Linear.choose(LinearShape.dense(128, 768, 768), narrow)
     assert small.tile_rows * small.tile_vectors + small.tile_vectors < 16
-    assert Linear.choose(4096, 64, 64, target=wide).order == "mn"
-    assert Linear.choose(1, 1024, 4096, target=wide).tile_vectors >= 6, "a single row needs many accumulators"
+    assert Linear.choose(LinearShape.dense(4096, 64, 64), wide).order == "mn"
+    assert Linear.choose(LinearShape.dense(1, 1024, 4096), wide).tile_vectors >= 6, (
+        "a single row needs many accumulators"
+    )
     eight_ways = Target.parse("cpu{isa=avx512,l1=32768}")
-    assert Linear.choose(128, 768, 1024, target=eight_ways).tile_rows <= 8, "rows 4 KiB apart share a cache set"
-    deep = Linear.choose(128, 768, 3072, target=wide)
+    assert Linear.choose(LinearShape.dense(128, 768, 1024), eight_ways).tile_rows <= 8, (
+        "rows 4 KiB apart share a cache set"
+    )
+    deep = Linear.choose(LinearShape.dense(128, 768, 3072), wide)
     assert (deep.slices, deep.shares) == (2, 2), "half of L2 holds half of each row"
-    assert Linear.choose(128, 768, 3079, target=wide).slices == 1, "no equal parts"
+    assert Linear.choose(LinearShape.dense(128, 768, 3079), wide).slices == 1, "no equal parts"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.linear import Linear
+from fxpress.backends.tvm.kernels.linear_shape import LinearShape
 from fxpress.backends.tvm.kernels.recurrent import GATES, Recurrent
 from fxpress.target import Target
 
@@ -31,7 +32,7 @@ def _layer_error(
     )
     kernel = dataclasses.replace(kernel, **changes)
     columns = directions * GATES[kind] * hidden
-    linear = Linear.choose(steps * batch, columns, 9, target=target, bias=True)
+    linear = Linear.choose(LinearShape.dense(steps * batch, columns, 9, bias=True), target)
     gates = np.full((steps, batch, columns), np.nan, np.float32)
     weight_ih, bias_ih = torch.cat(parameter("weight_ih")), torch.cat(parameter("bias_ih"))
     CompiledKernel(linear, target)(x.numpy(), linear.pack(weight_ih).numpy(), bias_ih.numpy(), gates)
