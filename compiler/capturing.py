@@ -20,7 +20,8 @@ from .flat_graph import flat_graph
 from .model_state import find_change, kept_dicts, read_state, settles
 from .printer import print_type
 from .program import Program
-from .runtime.structure import Signature, Structure
+from .runtime.signature import Signature
+from .runtime.structure import Structure
 
 _log = logging.getLogger("fxpress.capture")
 

@@ -27,7 +27,7 @@ from .capture_errors import (
 from .decompositions import ASSERTIONS, respell
 from .errors import CaptureError
 from .program import find_fake_mode
-from .runtime.structure import Signature
+from .runtime.signature import Signature
 
 aten = torch.ops.aten
 

@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 
 from .errors import InvalidInput
-from .runtime.structure import Signature, Structure
+from .runtime.signature import Signature
+from .runtime.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from . import ops as _ops  # noqa: F401  (defines torch.ops.fxpress)
 from .errors import InvalidInput, Unsupported
 from .printer import op_name
 from .program import PassRecord, Program
-from .runtime.structure import Signature, Structure
+from .runtime.signature import Signature
+from .runtime.structure import Structure
 
 FORMAT = 1
 

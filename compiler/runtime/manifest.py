@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import InvalidArtifact
 from ..target import cpu_features
 from .host_calls import HostCall
-from .structure import Signature, Structure, TensorSpec
+from .signature import Signature
+from .structure import Structure, TensorSpec
 
 _DEFAULT_TOLERANCE = 1e-4  # relative to an output's norm; artifacts normally state their own
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from keyword import iskeyword
 from typing import Any
 
 from ..errors import InvalidArtifact, InvalidInput
 
 Constant = int | float | bool | str
-_KINDS = ("leaf", "tuple", "list", "dict", "object", "constant")
+_KINDS = ("leaf", "tuple", "list", "dict", "object", "namedtuple", "constant")
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,11 @@ class Outputs(dict[Any, Any]):
 
 @dataclass(frozen=True)
 class Structure:
-    """A tree of tuples, lists, dicts and objects over leaves (tensors) and constants (int, float, bool, str, None).
+    """A tree of tuples, lists, dicts, objects (dataclasses) and named tuples over leaves (tensors) and constants (int,
+    float, bool, str, None).
 
-    `keys` names the children of a dict or an object; `name` is an object's class, as `module.Class`.
+    `keys` names the children of a dict, an object or a named tuple; `name` is the class of the latter two, as
+    `module.Class`.
     """
 
     kind: str
@@ -94,7 +99,8 @@ class Structure:
     def flatten(self, value: Any, path: str = "value") -> list[Any]:
         """The leaves of `value`, in order.
 
-        Tuples and lists stand for each other, and so do objects and dicts with the same keys.
+        Tuples and lists stand for each other and for named tuples, and so do objects, named tuples and dicts with the
+        same keys.
         Raises InvalidInput, naming the place, when `value` is not built like this structure.
         """
         leaves: list[Any] = []
@@ -102,7 +108,11 @@ class Structure:
         return leaves
 
     def unflatten(self, leaves: Iterable[Any]) -> Any:
-        """Build the value from its leaves; an object whose class this process has not imported becomes `Outputs`."""
+        """Build the value from its leaves.
+
+        Where this process has not imported the class, an object becomes `Outputs` and a named tuple another with the
+        same fields.
+        """
         return self._unflatten(iter(leaves))
 
     def to_json(self) -> Any:
@@ -112,9 +122,9 @@ class Structure:
         if self.kind == "constant":
             return {"kind": "constant", "value": self.value}
         data: dict[str, Any] = {"kind": self.kind, "items": [child.to_json() for child in self.children]}
-        if self.kind in ("dict", "object"):
+        if self.kind in ("dict", "object", "namedtuple"):
             data["keys"] = list(self.keys)
-        if self.kind == "object":
+        if self.kind in ("object", "namedtuple"):
             data["name"] = self.name
         return data
 
@@ -134,12 +144,16 @@ class Structure:
                 name = data.get("name", "")
                 if isinstance(name, str):
                     return cls(kind, tuple(map(cls.from_json, items)), tuple(keys), name)
+            case {"kind": "namedtuple", "items": [*items], "keys": [*keys], "name": str(name)} if (
+                len(keys) == len(items) and all(isinstance(key, str) for key in keys) and _is_class_name(name)
+            ):
+                return cls("namedtuple", tuple(map(cls.from_json, items)), tuple(keys), name)
         raise InvalidArtifact(f"a structure must have a kind out of {list(_KINDS)} and its items, not {data!r:.200}")
 
     def _places(self, path: str) -> Iterator[tuple[Structure, str]]:
         for index, child in enumerate(self.children):
             key = self.keys[index] if self.keys else index
-            yield child, f"{path}.{key}" if self.kind == "object" else f"{path}[{key!r}]"
+            yield child, _place(path, key, self.kind)
 
     def _flatten(self, value: Any, path: str, leaves: list[Any]) -> None:
         if self.kind == "leaf":
@@ -158,7 +172,7 @@ class Structure:
                 child._flatten(item, place, leaves)
 
     def _items(self, value: Any, path: str) -> Sequence[Any]:
-        if self.kind in ("tuple", "list"):
+        if self.kind in ("tuple", "list") or (self.kind == "namedtuple" and type(value) in (tuple, list)):
             if not isinstance(value, tuple | list):
                 raise InvalidInput(f"{path} must be a {self.kind} of {len(self.children)}, not {_shown(value)}")
             if len(value) != len(self.children):
@@ -184,98 +198,13 @@ class Structure:
             return tuple(items)
         if self.kind == "list":
             return items
+        if self.kind == "namedtuple":
+            return _build_named_tuple(self.name, self.keys, items)
         named = dict(zip(self.keys, items, strict=True))
         return named if self.kind == "dict" else _build_object(self.name, named)
 
 
 LEAF = Structure("leaf")
-
-
-@dataclass(frozen=True)
-class Signature:
-    """How a model is called: `args` (a tuple) and `kwargs` (a dict) as captured, and its parameters' names.
-
-    `positional` names the parameters that may be passed by position, in order; the first of them are those of `args`.
-    Leaves are numbered through `args`, then `kwargs`.
-    """
-
-    positional: tuple[str, ...]
-    args: Structure
-    kwargs: Structure
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "positional": list(self.positional),
-            "args": self.args.to_json(),
-            "kwargs": self.kwargs.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: Any) -> Signature:
-        """Raises InvalidArtifact when `data` is not what `to_json` returns."""
-        match data:
-            case {"positional": [*names], "args": args, "kwargs": kwargs} if all(isinstance(n, str) for n in names):
-                signature = cls(tuple(names), Structure.from_json(args), Structure.from_json(kwargs))
-                if signature.args.kind == "tuple" and signature.kwargs.kind == "dict":
-                    return signature
-        raise InvalidArtifact(f"a signature must have positional, args and kwargs, not {data!r:.200}")
-
-    @property
-    def leaf_count(self) -> int:
-        """The number of tensors a call takes."""
-        return self.args.leaf_count + self.kwargs.leaf_count
-
-    def parameters(self) -> list[tuple[str, Structure]]:
-        """Name and structure of each captured argument, in order; one beyond the named ones is `args[i]`."""
-        names = [
-            self.positional[i] if i < len(self.positional) else f"args[{i}]" for i in range(len(self.args.children))
-        ]
-        return [
-            *zip(names, self.args.children, strict=True),
-            *zip(map(str, self.kwargs.keys), self.kwargs.children, strict=True),
-        ]
-
-    def leaf_names(self) -> list[str]:
-        """The name of each leaf in messages, in order: `x`, `inputs['mask'][1]`."""
-        return [path for name, structure in self.parameters() for path in structure.paths(name)]
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The leaves of a call, in order. An argument captured by position may be given by name and vice versa.
-
-        Constants that were captured may be left out. Raises InvalidInput naming the argument that is missing,
-        unknown, given twice or built differently.
-        """
-        parameters = self.parameters()
-        names = [name for name, _ in parameters]
-        given: dict[str, Any] = {}
-        for index, value in enumerate(args):
-            name = self._name_at(index)
-            if name in names:
-                given[name] = value
-            elif value is not None or name is None:
-                raise InvalidInput(f"the model must be called with {self._usage()}, not with {len(args)} by position")
-        for name, value in kwargs.items():
-            if name in given:
-                raise InvalidInput(f"argument {name!r} must be given once, not both by position and by name")
-            if name in names:
-                given[name] = value
-            elif value is not None or name not in self.positional:
-                raise InvalidInput(f"argument must be one of {names}, not {name!r}")
-        leaves: list[Any] = []
-        for name, structure in parameters:
-            if name in given:
-                structure._flatten(given[name], name, leaves)
-            elif structure.leaf_count:
-                raise InvalidInput(f"argument {name!r} is missing: the model must be called with {self._usage()}")
-        return leaves
-
-    def _name_at(self, index: int) -> str | None:
-        if index < len(self.positional):
-            return self.positional[index]
-        return f"args[{index}]" if index < len(self.args.children) else None
-
-    def _usage(self) -> str:
-        return "(" + ", ".join(name for name, structure in self.parameters() if structure.leaf_count) + ")"
 
 
 def _describe(value: Any, is_leaf: Callable[[Any], bool], path: str, leaves: list[Any]) -> Structure:
@@ -292,39 +221,72 @@ def _describe(value: Any, is_leaf: Callable[[Any], bool], path: str, leaves: lis
         raise InvalidInput(
             f"{path} must be a tensor, number, string, None, tuple, list, dict or dataclass, not {_shown(value)}"
         )
-    kind = "object" if _is_object(type(value)) else "dict"
-    items = tuple(
-        _describe(item, is_leaf, f"{path}.{key}" if kind == "object" else f"{path}[{key!r}]", leaves)
-        for key, item in fields.items()
-    )
-    name = f"{type(value).__module__}.{type(value).__qualname__}" if kind == "object" else ""
+    kind = _named_kind(type(value))
+    items = tuple(_describe(item, is_leaf, _place(path, key, kind), leaves) for key, item in fields.items())
+    name = "" if kind == "dict" else f"{type(value).__module__}.{type(value).__qualname__}"
     return Structure(kind, items, tuple(fields), name)
 
 
-def _is_object(cls: type) -> bool:
-    return dataclasses.is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
+def _place(path: str, key: str | int, kind: str) -> str:
+    return f"{path}.{key}" if kind in ("object", "namedtuple") else f"{path}[{key!r}]"
+
+
+def _named_kind(cls: type) -> str:
+    if _tuple_fields(cls) is not None:
+        return "namedtuple"
+    return "object" if dataclasses.is_dataclass(cls) else "dict"
 
 
 def _fields(value: Any) -> Mapping[Any, Any] | None:
     """The named items of a mapping, a dataclass or a named tuple; None for anything else."""
     if isinstance(value, Mapping):  # Hugging Face outputs are mappings too: what is None is not among their keys
         return value
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value, strict=True))
+    names = _tuple_fields(type(value))
+    if names is not None:
+        return dict(zip(names, value, strict=True))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return None
 
 
-def _build_object(name: str, items: dict[Any, Any]) -> Any:
+def _tuple_fields(cls: Any) -> tuple[str, ...] | None:
+    """The fields of a named tuple's class, be it of `collections` or made in C, as `torch.return_types.max` is."""
+    if not isinstance(cls, type) or not issubclass(cls, tuple):
+        return None
+    if hasattr(cls, "n_sequence_fields"):  # how Python marks those made in C
+        return getattr(cls, "__match_args__", None)
+    return getattr(cls, "_fields", None)
+
+
+def _imported(name: str) -> Any:
+    """What `module.Class` is in this process. A class is used only if the caller has imported it."""
     module, _, class_name = name.rpartition(".")
-    cls = getattr(sys.modules.get(module), class_name, None)  # a class is used only if the caller has imported it
+    return getattr(sys.modules.get(module), class_name, None)
+
+
+def _build_object(name: str, items: dict[Any, Any]) -> Any:
+    cls = _imported(name)
     if isinstance(cls, type) and dataclasses.is_dataclass(cls):
         if items.keys() <= {field.name for field in dataclasses.fields(cls)}:
             return cls(**items)
-    elif isinstance(cls, type) and issubclass(cls, tuple) and getattr(cls, "_fields", None) == tuple(items):
-        return cls(**items)
     return Outputs(items)
+
+
+def _build_named_tuple(name: str, keys: tuple[str | int, ...], items: list[Any]) -> Any:
+    cls = _imported(name)
+    if _tuple_fields(cls) != keys:
+        cls = _similar_named_tuple(name.rpartition(".")[2], keys)
+    return cls._make(items) if hasattr(cls, "_make") else cls(items)
+
+
+@cache
+def _similar_named_tuple(name: str, keys: tuple[str, ...]) -> Any:
+    return namedtuple(name, keys, rename=True)
+
+
+def _is_class_name(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return last.isidentifier() and not iskeyword(last)
 
 
 def _shown(value: Any) -> str:

@@ -129,6 +129,18 @@ def test_arguments_and_results_keep_their_structure():
     assert [node.name for node in program.placeholders] == ["pair_first", "items_0_a", "items_1", "options_extra_0"]
 
 
+def test_results_of_torch_functions_stay_named():
+    x = torch.randn(3, 4)
+    program = check(lambda x: (x.sort(), {"largest": x.max(1)}, x.max(0).indices), x)
+    ordered, others, _ = program.run(x)
+    assert type(ordered) is torch.return_types.sort
+    assert type(others["largest"]) is torch.return_types.max
+    assert torch.equal(ordered.values, x.sort().values)
+    assert program.outputs.paths("y") == [
+        "y[0].values", "y[0].indices", "y[1]['largest'].values", "y[1]['largest'].indices", "y[2]"
+    ]  # fmt: skip
+
+
 def test_numbers_and_strings_are_baked_in():
     program = capture(lambda x, mode: x * 2 if mode == "double" else x, (torch.ones(2), "double"))
     assert torch.equal(program.run(torch.ones(2)), torch.full((2,), 2.0))
@@ -232,3 +244,12 @@ def test_from_exported_keeps_structure():
     result = program.run((x, {"b": x}), mask=x)
     assert torch.equal(result["sum"], x + x)
     assert result["none"] is None
+
+
+def test_from_exported_keeps_results_of_torch_functions():
+    class Sort(nn.Module):
+        def forward(self, x):
+            return x.sort()
+
+    x = torch.randn(2, 3)
+    assert type(from_exported(torch.export.export(Sort(), (x,))).run(x)) is torch.return_types.sort

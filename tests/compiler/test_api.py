@@ -1,6 +1,10 @@
 """fxpress.compile: its options, and that the artifact is judged against the model itself."""
 
+import subprocess
+import sys
+
 import fxpress
+import numpy as np
 import pytest
 import torch
 from fxpress import rewrite
@@ -52,3 +56,24 @@ def test_what_is_not_a_model():
         InvalidInput, match=r"^model must be a torch.nn.Module, an ExportedProgram or a Program, not int"
     ):
         fxpress.compile(3, (torch.randn(2),))
+
+
+def test_results_of_torch_functions_keep_their_fields_without_torch(tmp_path):
+    x = torch.randn(3, 5)
+    artifact = fxpress.compile(fxpress.capture(lambda x: (x.max(1), x.sort()), (x,)))
+    largest, ordered = artifact(x)
+    assert type(largest) is torch.return_types.max
+    assert type(ordered) is torch.return_types.sort
+    artifact.save(tmp_path / "model.fxp")
+    np.save(tmp_path / "x.npy", x.numpy())
+    code = """
+import sys
+sys.modules["torch"] = None  # importing it raises ImportError
+import fxpress.runtime, numpy
+x = numpy.load("x.npy")
+largest, (values, indices) = fxpress.runtime.load("model.fxp")(x)
+print(largest._fields, (largest.values == x.max(1)).all(), (largest.indices == x.argmax(1)).all())
+print((values == numpy.sort(x)).all(), (indices == numpy.argsort(x)).all())
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.stdout == "('values', 'indices') True True\nTrue True\n", result.stderr

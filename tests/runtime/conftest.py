@@ -14,7 +14,8 @@ from fxpress.artifact import write_artifact
 from fxpress.backends.tvm.kernels.base import Access, B, Call, Kernel, Operand, run_module
 from fxpress.backends.tvm.kernels.harness import llvm_target
 from fxpress.runtime.samples import Samples
-from fxpress.runtime.structure import LEAF, Signature, Structure, TensorSpec
+from fxpress.runtime.signature import Signature
+from fxpress.runtime.structure import LEAF, Structure, TensorSpec
 from fxpress.target import Target
 
 SHAPE = (4, 16)

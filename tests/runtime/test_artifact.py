@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from fxpress.errors import InvalidArtifact, InvalidInput
-from fxpress.runtime.structure import LEAF, Signature, Structure
+from fxpress.runtime.signature import Signature
+from fxpress.runtime.structure import LEAF, Structure
 from fxpress.runtime.threads import setting
 
 
