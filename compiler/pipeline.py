@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any
 
 from .errors import InvalidInput
-from .registry import entries, lookup
+from .registry import kind_of, lookup
 from .rewriter import Pass, RulePass
 
 
@@ -23,7 +23,7 @@ def parse_pipeline(text: str | Pass | Iterable[Pass | str]) -> list[Pass]:
         return [p for item in text for p in parse_pipeline(item)]
     passes: list[Pass] = []
     for name, options in _items(text):
-        if name in entries("pipelines"):
+        if kind_of(name, "pipelines", "passes") == "pipelines":
             try:
                 passes += parse_pipeline(lookup("pipelines", name)(**options))
             except TypeError as error:
@@ -77,16 +77,34 @@ def _value(text: str) -> Any:
 
 def _make_pass(name: str, options: dict[str, Any]) -> Pass:
     made: Any = lookup("passes", name)
-    if isinstance(made, RulePass):
-        if options:
-            raise InvalidInput(f"pass {name} must be given no options, not {sorted(options)}")
-        return made
-    known = {f.name: f for f in fields(made)} if is_dataclass(made) else {}
+    if not isinstance(made, Pass) and not (isinstance(made, type) and issubclass(made, Pass)):
+        raise InvalidInput(f"pass {name} must be a Pass or a class of Passes, not {type(made).__name__}")
+    _check_options(name, made, options)
+    if isinstance(made, Pass):
+        return replace(made, **options) if options else made  # type: ignore[type-var]
+    chosen: Pass = made(**options)
+    return chosen
+
+
+def _check_options(name: str, made: Any, options: dict[str, Any]) -> None:
+    known = {f.name: f for f in fields(made)} if is_dataclass(made) and not isinstance(made, RulePass) else {}
+    if options and not known:
+        raise InvalidInput(f"pass {name} must be given no options, not {sorted(options)}")
     for option, value in options.items():
         if option not in known:
             raise InvalidInput(f"pass {name} option must be one of {sorted(known)}, not {option!r}")
-        default = known[option].default
-        if isinstance(default, bool) != isinstance(value, bool) and default is not None:
-            raise InvalidInput(f"pass {name} option {option} must be {type(default).__name__}, not {value!r}")
-    chosen: Pass = made(**options) if isinstance(made, type) else made
-    return chosen
+        wanted = _option_type(known[option].default)
+        if wanted is not None and type(value) not in wanted:
+            raise InvalidInput(f"pass {name} option {option} must be {wanted[0].__name__}, not {value!r}")
+    if isinstance(made, Pass):
+        return
+    for option, field in known.items():
+        if field.default is field.default_factory is MISSING and option not in options:
+            raise InvalidInput(f"pass {name} must be given the option {option}: {name}{{{option}=...}}")
+
+
+def _option_type(default: Any) -> tuple[type, ...] | None:
+    """The types that a value for an option with this default may have; None when the default does not tell."""
+    if default is None or default is MISSING:
+        return None
+    return (float, int) if isinstance(default, float) else (type(default),)

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from .errors import InvalidInput
+from .errors import BackendUnavailable, InvalidInput
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,30 @@ def entries(kind: str) -> dict[str, Entry]:
     return found
 
 
+def kind_of(name: str, *kinds: str) -> str:
+    """The first of `kinds` that has an entry `name`. Raises InvalidInput with the nearest names when none has."""
+    for kind in kinds:
+        if name in entries(kind):
+            return kind
+    known = sorted({name for kind in kinds for name in entries(kind)})
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+    raise InvalidInput(f"name must be among the registered {' and '.join(kinds)}, not {name!r}; {hint}")
+
+
 def lookup(kind: str, name: str) -> Any:
-    """Load the entry `name` of `kind`. Raises InvalidInput with the nearest names when there is none."""
-    table = entries(kind)
-    if name not in table:
-        close = difflib.get_close_matches(name, table, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(sorted(table))}"
-        raise InvalidInput(f"{kind} must name one that is registered, not {name!r}; {hint}")
-    return table[name].load()
+    """Load the entry `name` of `kind`.
+
+    Raises InvalidInput with the nearest names when there is none, BackendUnavailable when it cannot be imported.
+    """
+    entry = entries(kind_of(name, kind))[name]
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise BackendUnavailable(
+            f"{name!r} of {entry.owner}, registered in {kind}, must be importable, but: {error}; "
+            f"install what it needs, or uninstall {entry.owner}"
+        ) from error
 
 
 def _own(kind: str) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Pass(ABC):
 
     def __str__(self) -> str:
         options: dict[str, Any] = {f.name: f.default for f in fields(self)} if is_dataclass(self) else {}
-        changed = [f"{k}={v}".lower() for k, v in self.options().items() if v != options[k]]
+        changed = [f"{k}={_option_text(v)}" for k, v in self.options().items() if v != options[k]]
         return self.name + (f"{{{','.join(changed)}}}" if changed else "")
 
 
@@ -276,3 +276,7 @@ class Rewriter:
 
 def _what(node: Node) -> str:
     return op_name(node.target) if node.op == "call_function" else node.op
+
+
+def _option_text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

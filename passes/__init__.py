@@ -1,5 +1,10 @@
 """The passes fxpress ships: name -> where it is defined. Nothing is imported before its name is asked for."""
 
+if __name__ != "fxpress.passes":
+    raise ImportError(
+        f"import this package as fxpress.passes, not as {__name__}: a raw import makes a second copy of it"
+    )
+
 PASSES: dict[str, str] = {
     "absorb-norm-weight": "fxpress.passes.canonicalize.recognize_norm:absorb_norm_weight",
     "assign-layouts": "fxpress.passes.layout.assign_layouts:AssignLayouts",

@@ -43,7 +43,7 @@ def test_dump_dir_holds_every_stage(tmp_path):
         ({"target": "gpu"}, r"^target kind must be one of \['cpu'\], not 'gpu'"),
         ({"target": "cpu{isa=sse}"}, r"^target option isa must be one of \['avx2', 'avx512'\], not 'sse'"),
         ({"print_ir": "all"}, r"^print_ir must be None or 'changed', not 'all'"),
-        ({"pipeline": "no-such-pass"}, r"^passes must name one that is registered, not 'no-such-pass'"),
+        ({"pipeline": "no-such-pass"}, r"^name must be among the registered pipelines and passes, not 'no-such-pass'"),
     ],
 )
 def test_wrong_options(options, message):

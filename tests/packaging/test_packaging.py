@@ -43,12 +43,14 @@ def test_versions_agree() -> None:
     assert fxpress.__version__ == PYPROJECT["project"]["version"] == importlib.metadata.version("fxpress")
 
 
-def test_raw_import_is_refused() -> None:
+@pytest.mark.parametrize(("folder", "name"), FOLDERS.items())
+def test_raw_import_is_refused(folder: str, name: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", "import compiler"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"import {folder}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
-    assert re.search(r"^ImportError: import this package as fxpress, not as compiler", result.stderr, re.MULTILINE)
+    expected = rf"^ImportError: import this package as {name}, not as {folder}: a raw import makes a second copy of it$"
+    assert re.search(expected, result.stderr, re.MULTILINE), result.stderr
 
 
 def test_import_is_lazy() -> None:
