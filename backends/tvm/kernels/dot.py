@@ -12,7 +12,7 @@ from ....target import Target
 from .base import Access, Expr, Kernel, Operand
 from .gemm import part, tasks
 from .linear_shape import LinearShape, Rows
-from .norm import sum_of
+from .sums import sum_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,9 @@ from ....errors import InvalidInput
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run
-from .reduce import across
+from .sums import CHUNK, UNROLL, mean_of, sum_of
 from .vmath import constant, hold, opaque, rsqrt
 
-_UNROLL = 4
 _WORK = 6  # cost of an element in additions
 
 
@@ -116,35 +115,7 @@ class LayerNorm(Kernel):
                     value = value + given["bias"].load(start, lanes)
                 y.store(y_row + start, value, lanes)
 
-            run(self.size, self.lanes, finish, _UNROLL)
-
-
-def mean_of(count: int, lanes: int, element: Callable[[Expr, int], Expr]) -> Expr:
-    """The mean of `element(start, lanes)` over `count` adjacent elements, as a scalar."""
-    return hold(sum_of(count, lanes, element) * constant(1.0 / count, "float32"))
-
-
-def sum_of(count: int, lanes: int, element: Callable[[Expr, int], Expr]) -> Expr:
-    """The sum of `element(start, lanes)` over `count` adjacent elements, as a scalar."""
-    lanes = min(lanes, 1 << (count.bit_length() - 1))
-    sums, rest = Registers(_UNROLL, lanes), Registers(1, 1)
-    for slot in range(_UNROLL):
-        sums[slot] = constant(0, "float32", lanes)
-    rest[0] = constant(0, "float32")
-
-    def add(start: Expr, width: int, slot: int) -> None:
-        if width == lanes:
-            sums[slot] = sums[slot] + element(start, width)
-        else:
-            rest[0] = rest[0] + across(_add, hold(element(start, width)))
-
-    run(count, lanes, add, _UNROLL)
-    total = (sums[0] + sums[1]) + (sums[2] + sums[3])
-    return hold(rest[0] + across(_add, hold(total)))
-
-
-def _add(x: Expr, y: Expr) -> Expr:
-    return x + y
+            run(self.size, self.lanes, finish, UNROLL)
 
 
 def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -259,7 +230,7 @@ class GroupNorm(Kernel):
                     value = value * broadcast(scale, lanes) + broadcast(shift, lanes)
                     y.store(y_row + i * row.strides[0], value, lanes, row.strides[0])
 
-                run(row.size, self.lanes, finish, _UNROLL)
+                run(row.size, self.lanes, finish, UNROLL)
 
     def _emit_last(self, given: dict[str, Access], x_base: Expr, y_base: Expr, first: Expr, together: int) -> None:
         # several groups, their channels side by side; vectors along the channels
@@ -267,20 +238,32 @@ class GroupNorm(Kernel):
         width = together * size
         space = collapse(self.shape[2:], [self.out_strides[2:], self.strides[2:]])
         count = size * math.prod(self.shape[2:])
-        sums, means, factors = scratch(width), scratch(width), scratch(width)
+        *outer, row = space
+        sums, partial, means, factors = (scratch(width) for _ in range(4))
 
         def over_groups(element: Callable[[Expr, Expr, int], Expr], write: Callable[[Expr, Expr], None]) -> None:
-            # sums every channel over space, then every group over its channels; `write(group, mean)` takes
-            # the result
-            run(width, self.lanes, lambda c, lanes, slot: sums.store(c, constant(0, "float32", lanes), lanes))
-            with nest(space, 1) as where:
-                base = offset_of(where, space, 1, x_base)
+            # sums every channel over space, chunk by chunk, then every group over its channels;
+            # `write(group, mean)` takes the result
+            def clear(memory: Access) -> None:
+                run(width, self.lanes, lambda c, lanes, slot: memory.store(c, constant(0, "float32", lanes), lanes))
 
-                def add(c: Expr, lanes: int, slot: int) -> None:
-                    value = element(x.load(base + c, lanes), c, lanes)
-                    sums.store(c, sums.load(c, lanes) + value, lanes)
+            clear(sums)
+            with nest(outer, 1) as where, B.serial(-(-row.size // CHUNK)) as chunk:
+                first = B.bind(chunk * CHUNK)
+                clear(partial)
+                with B.serial(B.min(row.size - first, CHUNK)) as step:
+                    base = offset_of([*where, first + step], space, 1, x_base)
 
-                run(width, self.lanes, add)
+                    def add(c: Expr, lanes: int, slot: int) -> None:
+                        value = element(x.load(base + c, lanes), c, lanes)
+                        partial.store(c, partial.load(c, lanes) + value, lanes)
+
+                    run(width, self.lanes, add)
+
+                def join(c: Expr, lanes: int, slot: int) -> None:
+                    sums.store(c, sums.load(c, lanes) + partial.load(c, lanes), lanes)
+
+                run(width, self.lanes, join)
             with B.serial(together) as group:
                 value = sum_of(size, self.lanes, lambda i, lanes: sums.load(group * size + i, lanes))
                 write(group, hold(value * constant(1.0 / count, "float32")))

@@ -17,6 +17,7 @@ from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .loops import LAUNCH_COST, Axis, vectors
+from .sums import CHUNK
 from .vmath import constant, hold
 
 _UNROLLED_TAPS = 16  # windows up to this size are unrolled where they lie inside the image
@@ -89,13 +90,14 @@ class Pool(Kernel):
 
     def _emit_window(self, x: Access, x_at: Expr, where: Sequence[Expr], lanes: int) -> Expr:
         ranges = [self._range(d, index) for d, index in enumerate(where)]
-        accumulator = Registers(1, lanes)
+        accumulator, grand = Registers(1, lanes), Registers(1, lanes)
         start = constant(-math.inf if self.op == "max" else 0.0, "float32", lanes)
 
+        def join(held: Expr, value: Expr) -> Expr:
+            return vmath.maximum(hold(value), held) if self.op == "max" else held + value
+
         def take(at: Expr) -> None:
-            value = x.load(at, lanes, self.strides[1])
-            held = accumulator[0]
-            accumulator[0] = vmath.maximum(hold(value), held) if self.op == "max" else held + value
+            accumulator[0] = join(accumulator[0], x.load(at, lanes, self.strides[1]))
 
         def inside() -> None:
             accumulator[0] = start
@@ -106,13 +108,21 @@ class Pool(Kernel):
                 take(origin + sum(tap * w.dilation * s for tap, w, s in steps))
 
         def clipped() -> None:
-            accumulator[0] = start
+            grand[0] = start
+            *outer, innermost = ranges
             with ExitStack() as stack:
                 at = x_at
-                for r, s in zip(ranges, self.strides[2:], strict=True):
-                    tap = stack.enter_context(B.serial(B.max(r.end - r.begin, 0)))
-                    at = at + (r.origin + (r.begin + tap) * r.dilation) * s
-                take(B.bind(at))
+                for r, s in zip(outer, self.strides[2:], strict=False):
+                    tap = stack.enter_context(B.serial(r.taps))
+                    at = at + r.address(tap, s)
+                # sums of a row, or a part of it: one long running sum would round too often
+                chunk = stack.enter_context(B.serial((innermost.taps + (CHUNK - 1)) // CHUNK))
+                first = B.bind(chunk * CHUNK)
+                accumulator[0] = start
+                with B.serial(B.min(innermost.taps - first, CHUNK)) as tap:
+                    take(B.bind(at + innermost.address(first + tap, self.strides[-1])))
+                grand[0] = join(grand[0], accumulator[0])
+            accumulator[0] = grand[0]
 
         if self.windows and math.prod(w.kernel for w in self.windows) <= _UNROLLED_TAPS:
             whole = [tirx.all(r.begin <= 0, r.end >= w.kernel) for r, w in zip(ranges, self.windows, strict=True)]
@@ -123,7 +133,7 @@ class Pool(Kernel):
             return accumulator[0]
         count = B.int32(self.divisor)
         if not self.divisor:
-            counts = [r.padded if self.count_include_pad else B.max(r.end - r.begin, 0) for r in ranges]
+            counts = [r.padded if self.count_include_pad else r.taps for r in ranges]
             count = math.prod(counts[1:], start=counts[0]) if counts else B.int32(1)
         return accumulator[0] / broadcast(B.cast(count, "float32"), lanes)
 
@@ -150,6 +160,15 @@ class _Range:
     end: Expr
     dilation: int
     padded: Expr  # taps in the image or its declared padding
+
+    @property
+    def taps(self) -> Expr:
+        """How many they are."""
+        return B.max(self.end - self.begin, 0)
+
+    def address(self, tap: Expr, stride: int) -> Expr:
+        """Where one of them lies, in elements from the image's edge."""
+        return (self.origin + (self.begin + tap) * self.dilation) * stride
 
 
 def _choose(condition: Expr, yes: Callable[[], None], no: Callable[[], None]) -> None:

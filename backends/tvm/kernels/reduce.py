@@ -233,8 +233,9 @@ class _Source:
         vectors, tail = divmod(run.size, self.lanes)
         start = constant(monoid.start(self.element), self.dtype, width)
         several = 4 if vectors >= 8 else 1
-        accumulators, grand = Registers(several, width, self.dtype), Registers(1, width, self.dtype)
-        grand[0] = start
+        accumulators = Registers(several, width, self.dtype)
+        levels = Registers(len(outer) + 1, width, self.dtype)  # a sum for every loop around the innermost run
+        levels[0] = start
         step = self.lanes * run.strides[1]
         pieces = max(1, -(-vectors // _CHUNK))
         length = -(-vectors // pieces) // several * several or 1
@@ -251,18 +252,26 @@ class _Source:
                 element = monoid.element(hold(self._load(base + (count - count % several + j) * step, self.lanes)))
                 accumulators[j] = monoid.join(accumulators[j], element)
             for j in range(several):
-                grand[0] = monoid.join(grand[0], accumulators[j])
+                levels[len(outer)] = monoid.join(levels[len(outer)], accumulators[j])
 
-        with self._outer(outer) as base:
+        def descend(depth: int, base: Expr) -> None:
+            if depth < len(outer):
+                with nest([outer[depth]], 1) as (i,):
+                    levels[depth + 1] = start
+                    descend(depth + 1, B.bind(base + i * outer[depth].strides[1]))
+                    levels[depth] = monoid.join(levels[depth], levels[depth + 1])
+                return
             if pieces:
                 with B.serial(pieces) as piece:
                     gather(B.bind(base + piece * (length * step)), length)
             if rest:
                 gather(B.bind(base + pieces * (length * step)), rest)
+
+        descend(0, self.offset)
         if self.kept_lanes > 1 or self.lanes == 1:
-            return grand[0]
+            return levels[0]
         result = Registers(1, 1, self.dtype)
-        result[0] = across(monoid.join, grand[0])
+        result[0] = across(monoid.join, levels[0])
         if tail:
             with self._outer(outer) as base, serial(tail, "fewer than a vector") as i:
                 value = self._load(base + (vectors * self.lanes + i) * run.strides[1], 1)

@@ -15,10 +15,10 @@ from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run, vectors
 from .reduce import across
+from .sums import CHUNK, UNROLL, sum_of
 from .vmath import constant, hold, like, opaque
 
 _WORK = 20  # cost of an element in additions
-_UNROLL = 4
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,10 @@ class Softmax(Kernel):
     def _emit_row(self, x: Access, y: Access, x_row: Expr, y_row: Expr, along: Axis) -> None:
         # one row, vectors along it
         lanes, (y_step, x_step) = min(self.lanes, 1 << (along.size.bit_length() - 1)), along.strides
-        maxima, sums, one = Registers(_UNROLL, lanes), Registers(_UNROLL, lanes), Registers(2, 1)
-        for slot in range(_UNROLL):
+        maxima, one = Registers(UNROLL, lanes), Registers(1, 1)
+        for slot in range(UNROLL):
             maxima[slot] = constant(-math.inf, "float32", lanes)
-            sums[slot] = constant(0, "float32", lanes)
-        one[0], one[1] = constant(-math.inf, "float32"), constant(0, "float32")
+        one[0] = constant(-math.inf, "float32")
 
         def find_maximum(start: Expr, width: int, slot: int) -> None:
             value = x.load(x_row + start * x_step, width, x_step)
@@ -87,21 +86,17 @@ class Softmax(Kernel):
             else:
                 one[0] = B.max(across(B.max, hold(value)), one[0])
 
-        run(along.size, lanes, find_maximum, _UNROLL)
+        run(along.size, lanes, find_maximum, UNROLL)
         highest = hold(B.max(one[0], across(B.max, hold(_fold(B.max, maxima)))))
 
-        def add_exponentials(start: Expr, width: int, slot: int) -> None:
+        def exponential(start: Expr, width: int) -> Expr:
             value = x.load(x_row + start * x_step, width, x_step)
-            e = vmath.exp_nonpositive(hold(value - broadcast(highest, width)))
+            e = hold(vmath.exp_nonpositive(hold(value - broadcast(highest, width))))
             if not self.log:
                 y.store(y_row + start * y_step, e, width, y_step)
-            if width == lanes:
-                sums[slot] = sums[slot] + e
-            else:
-                one[1] = one[1] + across(_add, e)
+            return e
 
-        run(along.size, lanes, add_exponentials, _UNROLL)
-        total = hold(one[1] + across(_add, hold(_fold(_add, sums))))
+        total = sum_of(along.size, self.lanes, exponential)
         factor = hold(vmath.log(total) if self.log else like(total, 1) / total)
 
         def finish(start: Expr, width: int, slot: int) -> None:
@@ -118,16 +113,21 @@ class Softmax(Kernel):
         # `lanes` rows at once, which lie side by side; vectors of two threads may overlap, so y is only ever
         # written
         y_step, x_step = along.strides
-        state, row_memory = Registers(2, lanes), None if self.log else scratch(along.size * lanes)
+        state, row_memory = Registers(3, lanes), None if self.log else scratch(along.size * lanes)
         state[0], state[1] = constant(-math.inf, "float32", lanes), constant(0, "float32", lanes)
         with B.serial(along.size) as i:
             state[0] = B.max(x.load(x_row + i * x_step, lanes, row.strides[1]), state[0])
         highest = hold(state[0])
-        with B.serial(along.size) as i:
-            e = vmath.exp_nonpositive(hold(x.load(x_row + i * x_step, lanes, row.strides[1]) - highest))
-            if row_memory is not None:
-                row_memory.store(i * lanes, e, lanes)
-            state[1] = state[1] + e
+        with B.serial(-(-along.size // CHUNK)) as chunk:
+            first = B.bind(chunk * CHUNK)
+            state[2] = constant(0, "float32", lanes)
+            with B.serial(B.min(along.size - first, CHUNK)) as step:
+                i = B.bind(first + step)
+                e = vmath.exp_nonpositive(hold(x.load(x_row + i * x_step, lanes, row.strides[1]) - highest))
+                if row_memory is not None:
+                    row_memory.store(i * lanes, e, lanes)
+                state[2] = state[2] + e
+            state[1] = state[1] + state[2]
         factor = hold(vmath.log(state[1]) if self.log else constant(1, "float32", lanes) / state[1])
         with B.serial(along.size) as i:
             if row_memory is None:
@@ -137,13 +137,9 @@ class Softmax(Kernel):
             y.store(y_row + i * y_step, value, lanes, row.strides[0])
 
 
-def _add(x: Expr, y: Expr) -> Expr:
-    return x + y
-
-
 def _fold(join: Callable[[Expr, Expr], Expr], registers: Registers) -> Expr:
     value = registers[0]
-    for slot in range(1, _UNROLL):
+    for slot in range(1, UNROLL):
         value = join(value, registers[slot])
     return value
 
