@@ -10,6 +10,7 @@ import torch
 from torch.fx import Node
 
 from ..printer import print_type
+from ..rewriter import Rewriter
 
 
 def arguments(node: Node) -> dict[str, Any]:
@@ -19,6 +20,15 @@ def arguments(node: Node) -> dict[str, Any]:
     values.update(zip((a.name for a in schema.arguments), node.args, strict=False))
     values.update(node.kwargs)
     return values
+
+
+def call_again(node: Node, rw: Rewriter, **changed: Any) -> Node:
+    """A new call of the node's op, with some of its arguments changed."""
+    values = arguments(node) | changed
+    schema = node.target._schema.arguments
+    positional = [values[a.name] for a in schema if not a.kwarg_only]
+    named = {a.name: values[a.name] for a in schema if a.kwarg_only and values[a.name] != a.default_value}
+    return rw.call(node.target, *positional, at=node, **named)
 
 
 def is_call(value: Any, *ops: Any) -> bool:

@@ -188,6 +188,32 @@ def _resize(
     return _restore(y, channels_last)
 
 
+@_op(
+    "attention(Tensor query, Tensor key, Tensor value, Tensor attn_mask, float? fill, float scale, bool enable_gqa)"
+    " -> Tensor"
+)
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    fill: float | None,
+    scale: float,
+    enable_gqa: bool,
+) -> Tensor:
+    """softmax(query @ key.T * scale + attn_mask) @ value of [batch, heads, rows, depth], heads grouped if `enable_gqa`.
+
+    With `fill` the mask is bool, and scores where it is false become that number. Unlike scaled_dot_product_attention,
+    a row whose scores are all -inf gives NaN, as softmax does.
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = query @ key.transpose(-1, -2) * scale
+    scores = scores + attn_mask if fill is None else torch.where(attn_mask, scores, fill)
+    return scores.softmax(-1) @ value
+
+
 @_op("group_norm(Tensor x, int groups, Tensor? weight, Tensor? bias, float eps, bool channels_last) -> Tensor")
 def _group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, channels_last: bool

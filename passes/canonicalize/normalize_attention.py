@@ -8,13 +8,14 @@ from math import prod
 import torch
 from torch.fx import Node
 
+from ...ops import fxpress
 from ...rewriter import Rewriter, rewrite
-from ..match import arguments, is_static, shape
+from ..match import arguments, call_again, is_static, shape
 
 aten = torch.ops.aten
 
 
-@rewrite(aten.scaled_dot_product_attention.default, accuracy="reassociating")
+@rewrite(aten.scaled_dot_product_attention.default, fxpress.attention.default, accuracy="reassociating")
 def normalize_attention(node: Node, rw: Rewriter) -> None:
     """attention([a, b, heads, t, d])  ->  reshape(attention([a b, heads, t, d])); a smaller batch is expanded
 
@@ -36,8 +37,8 @@ def normalize_attention(node: Node, rw: Rewriter) -> None:
         mask = _flattened(mask, batch, flat, node, rw)
     elif mask is not None and len(shape(mask)) > 2:
         mask = rw.call(aten.reshape.default, mask, list(shape(mask)[-2:]), at=node)
-    kwargs = {"scale": a["scale"]} if a["scale"] is not None else {}
-    result = rw.call(node.target, *new, mask, a["dropout_p"], a["is_causal"], at=node, **kwargs)
+    query, key, value = new
+    result = call_again(node, rw, query=query, key=key, value=value, attn_mask=mask)
     rw.replace(node, rw.call(aten.reshape.default, result, list(shape(node)), at=node))
 
 

@@ -22,6 +22,7 @@ HEAVY = (
     aten.matmul.default,
     aten.bmm.default,
     aten.scaled_dot_product_attention.default,
+    fxpress.attention.default,
 )
 NEEDS_DENSE = (fxpress.linear.default, fxpress.conv.default)
 

@@ -1,14 +1,16 @@
-"""softmax(q @ k.T * scale + mask) @ v  ->  scaled_dot_product_attention(q, k, v, mask)"""
+"""softmax(q @ k.T * scale + mask) @ v  ->  attention(q, k, v, mask, scale)"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite, prod
+from math import inf, prod
+from typing import Any
 
 import torch
 from torch.fx import Node
 
+from ...ops import fxpress
 from ...rewriter import Rewriter, rewrite
 from ..match import arguments, dtype, is_call, is_number, is_static, shape
 
@@ -16,29 +18,36 @@ aten = torch.ops.aten
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
 VIEWS = (aten.reshape.default, aten.permute.default, aten.expand.default)
-FILLS = (aten.where.self, aten.where.ScalarOther, aten.masked_fill.Scalar)
-HUGE = 1e30
-"""Scores are far smaller: adding minus this to one, and putting minus this in its place, come to the same."""
-MAX_MASK_NODES = 50
+FILLS = (
+    aten.where.self,
+    aten.where.ScalarSelf,
+    aten.where.ScalarOther,
+    aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor,
+)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What softmax is taken of: `product * scale + mask`, the mask added where the product has the sizes `sizes`."""
+    """What softmax is taken of: `product * scale + mask`, the mask added where the product has the sizes `sizes`.
+
+    With `fill` the mask is bool, and what it does not keep (what it hides, if `hides`) becomes that number.
+    """
 
     product: Node
     scale: float = 1.0
     mask: Node | None = None
+    fill: float | None = None
+    hides: bool = False
     sizes: tuple[int, ...] = ()
 
 
 @rewrite(*PRODUCTS, accuracy="reassociating")
 def recognize_attention(node: Node, rw: Rewriter) -> None:
-    """softmax(q @ k.T * scale + mask) @ v  ->  scaled_dot_product_attention(q, k, v, mask, scale)
+    """softmax(q @ k.T * scale + mask) @ v  ->  attention(q, k, v, mask, scale)
 
     The scale may be on q, k or the product, as a factor or divisor; the mask is added or filled in. Left alone: when
-    somebody else uses the probabilities or scores, and when a row of the mask may be all -inf, where softmax gives NaN
-    and attention zero.
+    somebody else uses the probabilities or scores.
     """
     probabilities, values = node.args
     softmax = _through_reshapes(probabilities)
@@ -54,9 +63,6 @@ def recognize_attention(node: Node, rw: Rewriter) -> None:
     if any(len(n.users) != 1 for n in (probabilities, softmax)):
         rw.skip(node, "attention's probabilities are used elsewhere")
         return
-    if scores.mask is not None and _may_hide_all(scores.mask, rw):
-        rw.skip(node, "a row of attention's mask may be all -inf, where softmax gives NaN")
-        return
     _write(node, values, scores, rw)
 
 
@@ -64,6 +70,7 @@ def _write(node: Node, values: Node, scores: Scores, rw: Rewriter) -> None:
     queries, query_scale = _unscaled(scores.product.args[0], node, rw)
     keys, key_scale = _unscaled(scores.product.args[1], node, rw)
     keys = _permuted(keys, [*range(len(shape(keys)) - 2), -1, -2], node, rw)
+    scale = scores.scale * query_scale * key_scale
     batch = [*(scores.sizes or shape(scores.product))[:-2]]
     flat = [1] * (2 - len(batch)) + batch  # always two dims: batch and heads
     operands = []
@@ -74,12 +81,16 @@ def _write(node: Node, values: Node, scores: Scores, rw: Rewriter) -> None:
             x = rw.call(aten.expand.default, x, whole + sizes, at=node)
         operands.append(_reshaped(x, flat + sizes, node, rw))
     mask = scores.mask
-    if mask is not None and len(flat) > len(batch) and len(shape(mask)) == len(batch) + 2:
-        mask = _reshaped(mask, [1] * (len(flat) - len(batch)) + list(shape(mask)), node, rw)
-    attention = rw.call(
-        aten.scaled_dot_product_attention.default, *operands, mask, 0.0, False, at=node,
-        scale=scores.scale * query_scale * key_scale,
-    )  # fmt: skip
+    if mask is None:
+        attention = rw.call(
+            aten.scaled_dot_product_attention.default, *operands, None, 0.0, False, at=node, scale=scale
+        )
+    else:
+        if len(flat) > len(batch) and len(shape(mask)) == len(batch) + 2:
+            mask = _reshaped(mask, [1] * (len(flat) - len(batch)) + list(shape(mask)), node, rw)
+        if scores.hides:
+            mask = rw.call(aten.logical_not.default, mask, at=node)
+        attention = rw.call(fxpress.attention.default, *operands, mask, scores.fill, scale, False, at=node)
     rw.replace(node, _reshaped(attention, list(shape(node)), node, rw))
 
 
@@ -112,30 +123,29 @@ def _add(x: Node, rw: Rewriter) -> Scores | None:
     return None
 
 
-def _fill(x: Node, rw: Rewriter) -> Scores | None:
-    """where(keep, scores, -huge) as scores + where(keep, 0, -huge), which is the same for a huge number."""
-    a = list(x.args)
-    scores, fill = (a[0], a[2]) if is_call(x, aten.masked_fill.Scalar) else (a[1], a[2])
-    value = fill if is_number(fill) else _number(fill, rw)
-    if value is None or value > -HUGE or not isinstance(scores, Node) or shape(scores) != shape(x):
-        return None
-    inner = _scores(scores, x, rw)
-    if inner is None or inner.mask is not None:
-        return None
-    zero, low = (rw.constant(name, torch.tensor(v)) for name, v in (("mask_zero", 0.0), ("mask_low", value)))
-    choice = (a[1], low, zero) if is_call(x, aten.masked_fill.Scalar) else (a[0], zero, low)
-    return _masked(inner, rw.call(aten.where.self, *choice, at=x), x, rw)
-
-
 def _masked(inner: Scores, mask: Node, at: Node, rw: Rewriter) -> Scores | None:
-    if dtype(mask) != torch.float32:
+    if dtype(mask) != torch.float32 or inner.fill is not None:
         return None
     if inner.mask is None:
         return replace(inner, mask=mask, sizes=shape(at))
-    # The sum of two masks must not overflow: a row that both hide entirely would become NaN.
-    if inner.sizes != shape(at) or not any(_is_small(m, rw) for m in (inner.mask, mask)):
+    if inner.sizes != shape(at):
         return None
     return replace(inner, mask=rw.call(aten.add.Tensor, inner.mask, mask, at=at))
+
+
+def _fill(x: Node, rw: Rewriter) -> Scores | None:
+    """masked_fill(scores, mask, number), where(mask, number, scores) or where(mask, scores, number)."""
+    a: Any = x.args
+    masked_fill = is_call(x, aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+    orders = [(a[1], a[2], a[0], True)] if masked_fill else [(a[0], a[1], a[2], True), (a[0], a[2], a[1], False)]
+    for mask, number, scores, hides in orders:
+        value = number if is_number(number) else _number(number, rw)
+        if value is None or value == inf or not isinstance(scores, Node) or shape(scores) != shape(x):
+            continue
+        inner = _scores(scores, x, rw)
+        if inner is not None and inner.mask is None and dtype(mask) == torch.bool:
+            return replace(inner, mask=mask, fill=float(value), hides=hides, sizes=shape(x))
+    return None
 
 
 def _regrouped(inner: Scores, at: Node, rw: Rewriter) -> Scores | None:
@@ -147,11 +157,6 @@ def _regrouped(inner: Scores, at: Node, rw: Rewriter) -> Scores | None:
         return None
     mask = inner.mask if whole else rw.call(aten.expand.default, inner.mask, batch + rows, at=at)
     return replace(inner, mask=_reshaped(mask, [*shape(at)[:-2], *rows], at, rw), sizes=shape(at))
-
-
-def _is_small(mask: Node, rw: Rewriter) -> bool:
-    value = constant_view(mask, rw)
-    return value is not None and bool(value.abs().max() < HUGE / 1e6)
 
 
 def _number(x: Node | float, rw: Rewriter) -> float | None:
@@ -170,35 +175,6 @@ def constant_view(x: Node, rw: Rewriter) -> torch.Tensor | None:
         inner = constant_view(x.args[0], rw)
         return None if inner is None else x.target(inner, *x.args[1:])
     return rw.value(x)
-
-
-def _may_hide_all(mask: Node, rw: Rewriter) -> bool:
-    """Whether a row of the mask may be all -inf, as far as can be seen."""
-    value = constant_view(mask, rw)
-    if value is not None:
-        return bool((value == -inf).all(-1).any())
-    seen, left = set(), [mask]
-    while left:
-        x = left.pop()
-        if x in seen:
-            continue
-        seen.add(x)
-        number = _number(x, rw)
-        numbers = [a for a in x.args if is_number(a)] + ([number] if number is not None else [])
-        if not all(map(isfinite, numbers)) or len(seen) > MAX_MASK_NODES:
-            return True
-        tensor = rw.value(x)
-        if tensor is not None and tensor.is_floating_point() and not tensor.isfinite().all():
-            return True
-        if x.op == "placeholder":
-            return True
-        left += [n for n in x.all_input_nodes if not _is_discrete(n)]
-    return False
-
-
-def _is_discrete(x: Node) -> bool:
-    """Whether `x` is one tensor of integers or truth values, which the mask may choose by but not contain."""
-    return isinstance(x.meta["val"], torch.Tensor) and not dtype(x).is_floating_point
 
 
 def _through_reshapes(x: Node) -> Node:

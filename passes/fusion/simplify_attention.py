@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from math import inf
+from typing import Any
+
 import torch
 from torch.fx import Node
 
+from ...ops import fxpress
 from ...rewriter import Rewriter, rewrite
-from ..match import arguments, is_call, is_static, shape
+from ..match import arguments, call_again, is_call, is_static, shape
 from .recognize_attention import constant_view
 
 aten = torch.ops.aten
 
 LOW = -1e9
 """A score this low has no weight next to any other."""
+ATTENTION = (aten.scaled_dot_product_attention.default, fxpress.attention.default)
 
 
-@rewrite(aten.scaled_dot_product_attention.default, accuracy="reassociating")
+@rewrite(*ATTENTION, accuracy="reassociating")
 def simplify_mask(node: Node, rw: Rewriter) -> None:
-    """attention(q, k, v, mask)  ->  attention(q, k, v), is_causal=True when the constant mask says just that"""
+    """attention(q, k, v, mask)  ->  attention(q, k, v), is_causal=True when the constant mask says just that
+
+    A constant mask that hides no row from all keys needs no more than scaled_dot_product_attention, whatever it is.
+    """
     a = arguments(node)
     mask = None if a["attn_mask"] is None else constant_view(a["attn_mask"], rw)
-    if mask is None or a["is_causal"]:
+    fill = a.get("fill")
+    if mask is None or a.get("is_causal") or (fill is not None and fill > LOW):
         return
     shown, hidden = (mask, ~mask) if mask.dtype == torch.bool else (mask == 0, mask <= LOW)
     if bool(shown.all()):
-        _without_mask(node, a, rw, is_causal=False)
+        _rewritten(node, a, None, rw)
     elif _is_causal(shown, hidden) and mask.shape[-2:] == (shape(a["query"])[-2], shape(a["key"])[-2]):
-        _without_mask(node, a, rw, is_causal=True)
+        _rewritten(node, a, None, rw, is_causal=True)
+    elif is_call(node, fxpress.attention.default) and not (hidden if fill is not None else mask == -inf).all(-1).any():
+        _rewritten(node, a, a["attn_mask"], rw)
 
 
 def _is_causal(shown: torch.Tensor, hidden: torch.Tensor) -> bool:
@@ -36,13 +47,13 @@ def _is_causal(shown: torch.Tensor, hidden: torch.Tensor) -> bool:
     return bool((shown == lower).all() and (hidden == ~lower).all())
 
 
-def _without_mask(node: Node, a: dict[str, object], rw: Rewriter, *, is_causal: bool) -> None:
+def _rewritten(node: Node, a: dict[str, Any], mask: Node | None, rw: Rewriter, *, is_causal: bool = False) -> None:
     q, k, v = a["query"], a["key"], a["value"]
-    kwargs = {name: a[name] for name in ("scale", "enable_gqa") if a[name]}
-    rw.replace(node, rw.call(node.target, q, k, v, None, a["dropout_p"], is_causal, at=node, **kwargs))
+    kwargs = {name: a[name] for name in ("scale", "enable_gqa") if a[name] is not None and a[name] is not False}
+    rw.replace(node, rw.call(ATTENTION[0], q, k, v, mask, 0.0, is_causal, at=node, **kwargs))
 
 
-@rewrite(aten.scaled_dot_product_attention.default, accuracy="reassociating")
+@rewrite(*ATTENTION, accuracy="reassociating")
 def group_heads(node: Node, rw: Rewriter) -> None:
     """attention(q, repeat(k), repeat(v))  ->  attention(q, k, v, enable_gqa=True)
 
@@ -52,14 +63,7 @@ def group_heads(node: Node, rw: Rewriter) -> None:
     key, value = _unrepeated(a["key"]), _unrepeated(a["value"])
     if a["enable_gqa"] or key is None or value is None or shape(key)[1] != shape(value)[1]:
         return
-    kwargs = {"scale": a["scale"]} if a["scale"] is not None else {}
-    rw.replace(
-        node,
-        rw.call(
-            node.target, a["query"], key, value, a["attn_mask"], a["dropout_p"], a["is_causal"], at=node,
-            enable_gqa=True, **kwargs,
-        ),
-    )  # fmt: skip
+    rw.replace(node, call_again(node, rw, key=key, value=value, enable_gqa=True))
 
 
 def _unrepeated(x: Node) -> Node | None:

@@ -51,6 +51,30 @@ def test_other_masks_stay(mask):
     assert not program.history[-2].changed
 
 
+def filled(mask: torch.Tensor, fill: float) -> Program:
+    def attention(q, k, v):
+        return (q @ k.mT).masked_fill(~mask, fill).softmax(-1) @ v
+
+    before = PassManager("compose-views,fold-constants,recognize-attention,fold-constants").run(
+        trace(attention, *operands(heads=4))
+    )
+    return check_pass("simplify-mask", before)
+
+
+@pytest.mark.parametrize("fill", [-1e9, -inf])
+def test_filled_scores(fill):
+    assert call(filled(LOWER, fill)) == "%args_0, %args_1, %args_2, None, 0.0, True, scale=1.0)"
+    some = torch.ones(5, 5, dtype=torch.bool)
+    some[1, 2:] = False
+    assert call(filled(some, fill)).startswith("%args_0, %args_1, %args_2, %")
+
+
+def test_filled_scores_stay():
+    """A row without keys becomes their mean; a small number still has weight."""
+    for mask, fill in ((torch.zeros(5, 5, dtype=torch.bool), -1e9), (LOWER, -100.0)):
+        assert "fxpress.attention.default(" in filled(mask, fill).text()
+
+
 def repeated(x: torch.Tensor, times: int) -> torch.Tensor:
     b, heads, t, d = x.shape
     return x[:, :, None].expand(b, heads, times, t, d).reshape(b, heads * times, t, d)
@@ -60,7 +84,7 @@ def test_repeated_heads():
     program = simplified(
         lambda q, k, v: F.scaled_dot_product_attention(q, repeated(k, 2), repeated(v, 2), scale=0.5), *operands()
     )
-    assert call(program) == "%args_0, %args_1, %args_2, None, 0.0, False, enable_gqa=True, scale=0.5)"
+    assert call(program) == "%args_0, %args_1, %args_2, None, 0.0, False, scale=0.5, enable_gqa=True)"
 
 
 def test_one_head_for_all():

@@ -7,6 +7,7 @@ score column is kept (it lies in L2 for thousands of keys), so the softmax is th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,7 +35,8 @@ class Heads:
 class Mask:
     """A mask over [batch, head, query, key]: strides in elements (0 broadcasts); batch `b` uses `b % period`.
 
-    `dtype` 'float32' is added to the scores, 'bool' keeps the scores where true.
+    `dtype` 'float32' is added to the scores, 'bool' keeps the scores where true and hides the others. With `fill` a
+    'bool' puts that number in place of the others, and a 'float32' itself wherever it is not +infinity.
     """
 
     dtype: str
@@ -43,6 +45,7 @@ class Mask:
     query: int
     key: int
     period: int
+    fill: float | None = None
 
     @property
     def direct(self) -> bool:
@@ -55,7 +58,8 @@ class Attention(Kernel):
     """y[b, h, s, dv] = softmax(scale * q[b, h, s, d] @ k[b, hk, t, d]^T + mask[b, h, s, t]) @ v[b, hk, t, dv].
 
     Operands: q, k, v, mask if given, y. Query head h reads key head `h // (heads // kv_heads)`. `causal` lets query i
-    see keys 0 to i. A query that may see no key gives zeros, as in PyTorch.
+    see keys 0 to i. A query whose scores are all -inf gives zeros, as in PyTorch's attention, or with `strict` NaN, as
+    in its softmax.
     """
 
     name: ClassVar[str] = "attention"
@@ -73,6 +77,7 @@ class Attention(Kernel):
     y: Heads
     mask: Mask | None = None
     causal: bool = False
+    strict: bool = False
     scale: float
     lanes: int
     query_vectors: int
@@ -154,7 +159,7 @@ class Attention(Kernel):
         """scores[key][query], masked, and the largest score of each query."""
         width, lanes, vectors = self.lanes * self.query_vectors, self.lanes, -(-count // self.lanes)
         for j in range(vectors):
-            maxima[j] = broadcast(B.float32(_LOWEST), lanes)
+            maxima[j] = broadcast(B.float32(-math.inf if self.strict else _LOWEST), lanes)
         if mask is not None and not mask[0].direct:
             self._transpose_mask(*mask, scores, count)
 
@@ -163,7 +168,7 @@ class Attention(Kernel):
                 return scores.load(key * width + j * lanes, lanes)
             at = key * where.key
             if where.query == 0:
-                return broadcast(_additive(where.dtype, values.load(at), 1), lanes)
+                return broadcast(_addend(where, values.load(at), 1), lanes)
             return values.load(at + j * lanes, lanes, count=counts(count, lanes)[j])
 
         def tile(row: Expr, rows: int) -> None:
@@ -181,11 +186,11 @@ class Attention(Kernel):
                 for j in range(vectors):
                     score = sums[i * vectors + j]
                     if mask is not None:
-                        score = score + addend(*mask, row + i, j)
+                        score = _masked(score, mask[0], B.bind(addend(*mask, row + i, j)), lanes)
                     if self.causal:
                         query = broadcast(first + j * lanes, lanes) + B.ramp(B.int32(0), 1, lanes)
                         seen = broadcast(row + i, lanes) <= query
-                        score = vmath.select(seen, B.bind(score), broadcast(B.float32(-float("inf")), lanes))
+                        score = vmath.select(seen, B.bind(score), broadcast(B.float32(-math.inf), lanes))
                     score = B.bind(score)
                     scores.store((row + i) * width + j * lanes, score, lanes)
                     maxima[j] = B.max(maxima[j], score)
@@ -200,7 +205,7 @@ class Attention(Kernel):
             row = mask.shifted(i * where.query)
 
             def copy(key: Expr, lanes: int) -> None:
-                value = _additive(where.dtype, row.load(key * where.key, lanes, stride=where.key), lanes)
+                value = _addend(where, row.load(key * where.key, lanes, stride=where.key), lanes)
                 scores.store(key * width + i, value, lanes, stride=width)
 
             if vectors:
@@ -280,6 +285,7 @@ class Attention(Kernel):
         y: Heads | None = None,
         mask: Mask | None = None,
         causal: bool = False,
+        strict: bool = False,
         scale: float | None = None,
     ) -> Attention:
         """The kernel with tiles chosen for `target`; views are dense where not given, `scale` is 1 / sqrt(depth)."""
@@ -324,6 +330,7 @@ class Attention(Kernel):
             y=y or dense(heads, queries, value_depth),
             mask=mask,
             causal=causal,
+            strict=strict,
             scale=depth**-0.5 if scale is None else scale,
             lanes=lanes,
             query_vectors=query_vectors,
@@ -332,9 +339,20 @@ class Attention(Kernel):
         )
 
 
-def _additive(dtype: str, value: Expr, lanes: int) -> Expr:
-    """What a mask element adds to a score: itself, or for a bool nothing where true and -inf where false."""
-    if dtype == "float32":
+def _addend(mask: Mask, value: Expr, lanes: int) -> Expr:
+    """A mask's element as a float: what is added to a score or takes its place."""
+    if mask.dtype == "float32":
         return value
-    hidden = broadcast(B.float32(-float("inf")), lanes)
-    return vmath.select(value, broadcast(B.float32(0), lanes), hidden)
+    shown, hidden = mask_numbers(mask.fill)
+    return vmath.select(value, broadcast(B.float32(shown), lanes), broadcast(B.float32(hidden), lanes))
+
+
+def _masked(score: Expr, mask: Mask, addend: Expr, lanes: int) -> Expr:
+    if mask.fill is None:
+        return score + addend
+    return vmath.select(addend.equal(broadcast(B.float32(math.inf), lanes)), B.bind(score), addend)
+
+
+def mask_numbers(fill: float | None) -> tuple[float, float]:
+    """What true and false of a bool mask are as floats."""
+    return (0.0, -math.inf) if fill is None else (math.inf, fill)

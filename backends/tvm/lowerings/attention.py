@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from ....target import Target
-from ..kernels.attention import Attention, Heads, Mask
+from ..kernels.attention import Attention, Heads, Mask, mask_numbers
 from ..kernels.pointwise import Instruction, Pointwise, Stream, copy_kernel, pointwise_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
 from .view_ops import argument
 
 aten = torch.ops.aten
+fxpress = torch.ops.fxpress
 SWAPPED = [0, 1, 3, 2]  # queries and keys
 TO_ROWS = ([0, 2, 1, 3], [1, 2])  # the permute or transpose that puts heads behind rows
 
@@ -28,7 +28,7 @@ def check(node: Node, target: Target) -> str | None:
         return f"its operands must have 3 or 4 dimensions, not {query.dim()}"
     if query.dim() == 4 and key.shape[0] != query.shape[0]:
         return "its operands must have one batch size"
-    if argument(node, 4, "dropout_p", 0.0):
+    if node.target is aten.scaled_dot_product_attention.default and argument(node, 4, "dropout_p", 0.0):
         return "dropout must be 0"
     mask = argument(node, 3, "attn_mask")
     if mask is not None and mask.meta["val"].dtype not in (torch.float32, torch.bool):
@@ -36,18 +36,42 @@ def check(node: Node, target: Target) -> str | None:
     return None
 
 
+def check_strict(node: Node, target: Target) -> str | None:
+    mask, fill = node.args[3:5]
+    expected = torch.float32 if fill is None else torch.bool
+    if mask.meta["val"].dtype != expected:
+        return f"its mask must be {expected}, not {mask.meta['val'].dtype}"
+    return check(node, target)
+
+
 def attention(node: Node, cx: Lowering) -> None:
+    scale = argument(node, 6, "scale")
+    _attention(node, cx, None if scale is None else float(scale), causal=bool(argument(node, 5, "is_causal", False)))
+
+
+def strict_attention(node: Node, cx: Lowering) -> None:
+    fill, scale = node.args[4:6]
+    _attention(node, cx, float(scale), fill=None if fill is None else float(fill), strict=True)
+
+
+def _attention(
+    node: Node,
+    cx: Lowering,
+    scale: float | None,
+    *,
+    fill: float | None = None,
+    causal: bool = False,
+    strict: bool = False,
+) -> None:
     q, k, v = (_four_dims(_dense_last(cx, n)) for n in node.args[:3])
     mask = argument(node, 3, "attn_mask")
-    scale = argument(node, 6, "scale")
     y = _output(node, cx)
     out = _four_dims(y)
     batch, heads, queries, depth = q.shape
     added, masked = None, None
     if mask is not None:
-        added = _mask(mask, (*node.args[0].meta["val"].shape[:-1], k.shape[2]), cx)
-        per_batch, per_head, per_query, per_key = added.strides
-        masked = Mask(added.dtype, per_batch, per_head, per_query, per_key, period=batch)
+        added = _mask(mask, fill, (*node.args[0].meta["val"].shape[:-1], k.shape[2]), cx)
+        masked = _layout(added, fill)
     kernel = Attention.choose(
         batch=batch,
         heads=heads,
@@ -62,24 +86,30 @@ def attention(node: Node, cx: Lowering) -> None:
         v=_heads(v),
         y=_heads(out),
         mask=masked,
-        causal=bool(argument(node, 5, "is_causal", False)),
-        scale=None if scale is None else float(scale),
+        causal=causal,
+        strict=strict,
+        scale=scale,
     )
     cx.call(kernel, q, k, v, *([added] if added is not None else []), out)
 
 
-def _mask(mask: Node, shape: tuple[int, ...], cx: Lowering) -> View:
+def _layout(mask: View, fill: float | None) -> Mask:
+    batch, head, query, key = mask.strides
+    return Mask(mask.dtype, batch, head, query, key, period=mask.shape[0], fill=fill)
+
+
+def _mask(mask: Node, fill: float | None, shape: tuple[int, ...], cx: Lowering) -> View:
     """The mask over [batch, head, query, key] in a form that scores can take as it lies."""
     view = _four_dims(cx.view(mask).expand(shape))
-    per_batch, per_head, per_query, per_key = view.strides
-    if Mask(view.dtype, per_batch, per_head, per_query, per_key, period=1).direct:
+    if _layout(view, fill).direct:
         return view
-    by_keys: View = cx.cached(f"mask {mask.name} by keys for {shape}", lambda: _by_keys(mask, view, cx))
+    key = f"mask {mask.name} by keys for {shape}, {fill}"
+    by_keys: View = cx.cached(key, lambda: _by_keys(mask, fill, view, cx))
     return by_keys
 
 
-def _by_keys(mask: Node, view: View, cx: Lowering) -> View:
-    """What the mask adds to scores, queries dense: made once for all heads and layers that share the mask."""
+def _by_keys(mask: Node, fill: float | None, view: View, cx: Lowering) -> View:
+    """The mask as numbers, queries dense: made once for all heads and layers that share the mask."""
     compact = view
     for dim in (0, 1):
         if view.strides[dim] == 0:
@@ -87,7 +117,7 @@ def _by_keys(mask: Node, view: View, cx: Lowering) -> View:
     constant = cx.constant_tensor(mask) is not None
     allocate, call = (cx.derived, cx.prepare) if constant else (cx.temporary, cx.call)
     by_keys = allocate([compact.shape[d] for d in SWAPPED])
-    call(_additive(compact, by_keys.permute(SWAPPED), cx.target), compact, by_keys)
+    call(_as_numbers(compact, fill, by_keys.permute(SWAPPED), cx.target), compact, by_keys)
     return by_keys.permute(SWAPPED).expand(view.shape)
 
 
@@ -107,14 +137,15 @@ def _heads_behind_rows(user: Node) -> bool:
     return user.target == aten.transpose.int and sorted(d % 4 for d in user.args[1:]) == TO_ROWS[1]
 
 
-def _additive(mask: View, by_keys: View, target: Target) -> Pointwise:
-    """The kernel that writes what each element of a mask adds to a score: itself, or for a bool 0 or -inf."""
+def _as_numbers(mask: View, fill: float | None, by_keys: View, target: Target) -> Pointwise:
+    """The kernel that writes a mask as floats: itself, or what a bool stands for."""
     if mask.dtype == "float32":
         return copy_kernel(mask.shape, mask.dtype, mask.strides, by_keys.strides, target)
+    shown, hidden = mask_numbers(fill)
     program = (
         Instruction("input", (), "bool", (0,)),
-        Instruction("constant", (), "float32", (0.0,)),
-        Instruction("constant", (), "float32", (-math.inf,)),
+        Instruction("constant", (), "float32", (shown,)),
+        Instruction("constant", (), "float32", (hidden,)),
         Instruction("where", (0, 1, 2), "float32"),
     )
     streams = Stream("bool", mask.strides), Stream("float32", by_keys.strides)
@@ -136,4 +167,7 @@ def _heads(view: View) -> Heads:
     return Heads(*view.strides[:3])
 
 
-RULES: dict[Any, OpRule] = {aten.scaled_dot_product_attention.default: OpRule(attention, check)}
+RULES: dict[Any, OpRule] = {
+    aten.scaled_dot_product_attention.default: OpRule(attention, check),
+    fxpress.attention.default: OpRule(strict_attention, check_strict),
+}

@@ -30,9 +30,9 @@ def layers(q: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return q
 
 
-def kernels(model: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> list[str]:
+def kernels(model: Callable[..., torch.Tensor], *inputs: torch.Tensor, pipeline: str = "") -> list[str]:
     """Compile, compare with PyTorch, and give the first word of each kernel that a call runs."""
-    artifact = fxpress.compile(trace(model, *inputs), pipeline="", target="cpu", self_test=False)
+    artifact = fxpress.compile(trace(model, *inputs), pipeline=pipeline, target="cpu", self_test=False)
     found = torch.from_numpy(np.asarray(artifact(*inputs)))
     wide = [x.double() if x.dtype == torch.float32 else x for x in inputs]
     with torch.no_grad():
@@ -66,6 +66,36 @@ def test_a_mask_of_keys_alone_is_taken_as_it_lies(mask: torch.Tensor) -> None:
 @pytest.mark.parametrize("mask", [torch.randn(3, 19, 19), seen(19, 19)], ids=["float", "bool"])
 def test_a_constant_mask_costs_a_call_nothing(mask: torch.Tensor) -> None:
     assert kernels(WithConstantMask(mask).eval(), torch.randn(2, 3, 19, 8)) == [ATTENTION]
+
+
+def softmax_of(scores: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return scores.softmax(-1) @ values
+
+
+SHAPES = [(19,), (2, 1, 1, 19), (19, 1), (1, 3, 19, 19), (2, 1, 19, 19), (3, 19, 19)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_softmax_takes_any_mask(shape: tuple[int, ...]) -> None:
+    q, mask = torch.randn(2, 3, 19, 8), torch.randn(shape)
+    mask.view(-1)[::4] = -torch.inf
+    mask.view(-1)[: shape[-1]] = -torch.inf  # a row without keys: NaN
+    forms = [(lambda q, m: softmax_of(q @ q.mT + m, q), mask)]
+    for fill in (-1e9, -2.0, -torch.inf):
+        forms.append((lambda q, m, fill=fill: softmax_of((q @ q.mT).masked_fill(m, fill), q), mask < -1))
+    for form, given in forms:
+        assert kernels(form, q, given, pipeline="recognize-attention")[-1] == ATTENTION
+
+
+def test_what_a_fill_replaces_does_not_matter() -> None:
+    q, keep = torch.randn(1, 2, 19, 8), torch.arange(19) != 3
+    k = q.clone()
+    k[:, :, 3] = torch.inf
+
+    def model(q: torch.Tensor, k: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        return softmax_of(torch.where(keep, q @ k.mT, -1e9), q)
+
+    assert kernels(model, q, k, keep, pipeline="recognize-attention") == [ATTENTION]
 
 
 def test_three_dimensions() -> None:
