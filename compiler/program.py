@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 
 from .errors import InvalidInput
+from .printer import print_program, print_type
 from .runtime.signature import Signature
 from .runtime.structure import Structure
 
@@ -108,7 +109,11 @@ class Program:
         )
 
     def run_flat(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Execute in PyTorch on the flat inputs; return the flat outputs."""
+        """Execute in PyTorch on the flat inputs; return the flat outputs.
+
+        Raises InvalidInput naming the input that does not have the dtype and shape the model was captured with.
+        """
+        self._check_inputs(inputs)
         with torch.no_grad():
             return tuple(Interpreter(self.graph_module).run(*inputs))
 
@@ -116,10 +121,24 @@ class Program:
         """Execute in PyTorch, called like the model, returning what the model returns."""
         return self.outputs.unflatten(list(self.run_flat(*self.signature.bind(args, kwargs))))
 
+    def _check_inputs(self, inputs: Sequence[Any]) -> None:
+        names = self.signature.leaf_names()
+        if len(inputs) != len(names):
+            raise InvalidInput(f"inputs must be the {len(names)} tensors ({', '.join(names)}), not {len(inputs)}")
+        for name, x, node in zip(names, inputs, self.placeholders, strict=True):
+            wanted = node.meta["val"]
+            if not isinstance(x, torch.Tensor):
+                raise InvalidInput(f"{name} must be a tensor {print_type(wanted)}, not {type(x).__name__}")
+            fits = x.dim() == wanted.dim() and all(  # a size that varies is no int
+                not isinstance(size, int) or size == found for size, found in zip(wanted.shape, x.shape, strict=True)
+            )
+            if x.dtype != wanted.dtype or not fits:
+                raise InvalidInput(
+                    f"{name} must be {print_type(wanted)}, not {print_type(x)}; the model was captured for that"
+                )
+
     def text(self) -> str:
         """The Program as text, one node a line. Stable: golden tests and diffs rest on it."""
-        from .printer import print_program
-
         return print_program(self)
 
     def clone(self) -> Program:

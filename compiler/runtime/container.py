@@ -52,7 +52,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
-        raise InvalidInput(f"artifact path must be in a writable folder, not {str(target)!r}: {error}") from error
+        raise InvalidInput(f"path must be in a writable folder, not {str(target)!r}: {error}") from error
     try:
         with os.fdopen(handle, "w+b") as file:
             os.fchmod(file.fileno(), 0o644)

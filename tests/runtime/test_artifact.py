@@ -227,7 +227,7 @@ def test_save_outlives_the_original(toy, tmp_path: Path) -> None:
     copy = fxpress.runtime.load(tmp_path / "copy.fxp", expected_digest=artifact.digest)
     copy.self_test()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.fxp"]
-    with pytest.raises(InvalidInput, match=r"^artifact path must be in a writable folder, not "):
+    with pytest.raises(InvalidInput, match=r"^path must be in a writable folder, not "):
         artifact.save(tmp_path / "absent" / "copy.fxp")
 
 
