@@ -281,7 +281,7 @@ def _layer(call: KernelCall) -> dict[str, Any]:
         "note": call.note,
         "layout": _layout(call),
         "flops": call.kernel.flops(),
-        "bytes": sum(view.bytes for view in call.views),
+        "bytes": call.kernel.traffic([view.bytes for view in call.views]),
     }
 
 

@@ -126,6 +126,10 @@ class Kernel(ABC):
         """Floating-point operations of one call, a multiply-add counted as two."""
         return 0
 
+    def traffic(self, sizes: Sequence[int]) -> int:
+        """Bytes that one call reads and writes, where `sizes` are the bytes each operand shows: by default all."""
+        return sum(sizes)
+
     def describe(self) -> str:
         """The kernel's choices (tile, order, algorithm) on one line, for reports."""
         return self.name

@@ -27,6 +27,11 @@ def _row_number(ids: Access, at: Expr, rows: int, wrap: bool) -> Expr:
     return B.bind(B.cast(B.max(B.min(number, B.int64(rows - 1)), B.int64(0)), "int32"))
 
 
+def _picked(table: int, ids: int, result: int) -> int:
+    """Bytes read and written when only what goes to the result is read of the table, or all of it again and again."""
+    return min(table, result) + ids + result
+
+
 @dataclass(frozen=True)
 class Lookup(Kernel):
     """y[o, i, :] = table[o, ids[i], :] for o < outer, i < count; ids are dense int32 or int64.
@@ -67,6 +72,9 @@ class Lookup(Kernel):
             Operand("ids", self.ids_dtype),
             Operand("y", self.dtype, write=True),
         )
+
+    def traffic(self, sizes: Sequence[int]) -> int:
+        return _picked(*sizes)
 
     def describe(self) -> str:
         packed = f" packed by {self.panel}" if self.panel else ""
@@ -123,6 +131,9 @@ class Gather(Kernel):
 
     def operands(self) -> tuple[Operand, ...]:
         return Operand("x", self.dtype), Operand("ids", self.ids_dtype), Operand("y", self.dtype, write=True)
+
+    def traffic(self, sizes: Sequence[int]) -> int:
+        return _picked(*sizes)
 
     def describe(self) -> str:
         return f"gather {'x'.join(map(str, self.shape))} along {self.dim}"

@@ -101,3 +101,9 @@ def test_outputs_are_fresh_arrays():
 def test_an_op_that_checks_its_result_is_explained():
     with pytest.raises(CaptureError, match=r"call the form that does not check, for example torch.linalg.inv_ex"):
         trace(lambda x: torch.linalg.inv(x), torch.eye(3))
+
+
+def test_a_report_counts_the_rows_that_an_embedding_reads():
+    program = PassManager("default").run(trace(torch.nn.Embedding(5000, 16), torch.randint(0, 5000, (3,))))
+    (layer,) = TvmBackend().lower(program, Target.parse("cpu")).layers()
+    assert layer["bytes"] == 3 * 8 + 2 * (3 * 16 * 4)

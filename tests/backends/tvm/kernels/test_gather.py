@@ -79,6 +79,16 @@ def test_gather(data: Any) -> None:
     assert torch.equal(out, torch.gather(x, dim, ids))
 
 
+def test_traffic_counts_the_rows_read() -> None:
+    row, ids = 4 * 64, 8 * 10
+    few = lookup_kernel(1, 1000, 64, 10, "int64", "float32", TARGETS[0])
+    assert few.traffic([1000 * row, ids, 10 * row]) == 10 * row + ids + 10 * row
+    again = lookup_kernel(1, 2, 64, 10, "int64", "float32", TARGETS[0])
+    assert again.traffic([2 * row, ids, 10 * row]) == 2 * row + ids + 10 * row
+    gather = gather_kernel((10, 1), 0, 1000, "int64", "float32", (64, 1), (1, 1), (1, 1), TARGETS[0])
+    assert gather.traffic([1000 * row, ids, 40]) == 40 + ids + 40
+
+
 def test_errors() -> None:
     with pytest.raises(InvalidInput, match=r"^lookup table must have at least 1 row, not 0$"):
         lookup_kernel(1, 0, 8, 6, "int64", "float32", TARGETS[0])
