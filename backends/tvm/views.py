@@ -90,8 +90,10 @@ class View:
         )
 
     def expand(self, shape: Sequence[int]) -> View:
-        """Broadcast to `shape`."""
+        """Broadcast to `shape`: dimensions of 1 repeat, others come in front."""
         extra = len(shape) - len(self.shape)
+        if extra < 0 or any(size not in (1, wanted) for size, wanted in zip(self.shape, shape[extra:], strict=True)):
+            raise ValueError(f"a view of shape {self.shape} cannot be expanded to {tuple(shape)}")
         strides = [0] * extra
         for size, stride, wanted in zip(self.shape, self.strides, shape[extra:], strict=True):
             strides.append(stride if size == wanted else 0)
