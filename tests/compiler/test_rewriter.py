@@ -5,6 +5,7 @@ import torch
 from fxpress import Rewriter, rewrite
 from fxpress.errors import InternalError, InvalidInput
 from fxpress.pass_manager import PassManager
+from fxpress.rewriter import Fuel
 from fxpress.testing import check_pass, op_counts, trace
 from fxpress.verifier import verify
 
@@ -112,3 +113,100 @@ def test_a_pass_that_goes_around_the_rewriter_is_caught():
 
     with pytest.raises(InternalError, match=r"^pass sneaky changed the graph without the Rewriter"):
         PassManager([sneaky]).run(trace(torch.relu, torch.randn(2)))
+
+
+def relu_program():
+    return trace(lambda x: torch.relu(x * torch.ones(3)), torch.randn(3)).clone()
+
+
+def test_sweep_erases_new_nodes_that_nothing_uses():
+    program = relu_program()
+    text, relu = program.text(), program.results[0]
+    rw = Rewriter(program)
+    weight = rw.constant("weight", torch.ones(3))
+    product = rw.call(aten.mul.Tensor, relu, weight, at=program.output_node)
+    unused = rw.call(aten.neg.default, product, at=program.output_node)
+    assert rw.touched >= {weight, product, unused}
+    rw.sweep()
+    assert program.text() == text
+    assert all(map(rw.erased, (weight, product, unused)))
+    assert not rw.erased(relu)
+    assert (rw.made, rw.log) == ([], [])
+    assert rw.touched.isdisjoint((weight, product, unused))
+
+
+def test_sweep_keeps_what_is_used_and_old_nodes_without_users():
+    program = relu_program()
+    relu = program.results[0]
+    rw = Rewriter(program)
+    old = rw.call(aten.exp.default, relu, at=program.output_node)
+    rw.made.clear()  # as if it had been there before
+    kept = rw.call(aten.neg.default, relu, at=program.output_node)
+    rw.output(kept)
+    rw.sweep()
+    assert not rw.erased(kept)
+    assert not rw.erased(old)
+    verify(program)
+
+
+def test_finish_frees_constants_that_no_node_reads():
+    program = relu_program()
+    rw, relu = Rewriter(program), program.results[0]
+    module = program.graph_module
+    module.register_parameter("forgotten", torch.nn.Parameter(torch.ones(1)))
+    rw.constant("unused", torch.ones(3))
+    rw.output(rw.call(aten.add.Tensor, relu, rw.constant("used", torch.ones(3)), at=program.output_node))
+    before = set(program.constants) - {"unused"}
+    rw.finish()
+    assert set(module._buffers) | set(module._parameters) == set(program.constants) == before
+    assert "used" in before
+    verify(program)
+
+
+def test_erase_takes_what_dies_with_it_and_refuses_what_is_used():
+    program = relu_program()
+    rw, relu = Rewriter(program), program.results[0]
+    with pytest.raises(InternalError, match=r"^%relu must have no users to be erased, not \['output'\]$"):
+        rw.erase(relu)
+    rw.output(program.placeholders[0])
+    assert [node.op for node in program.nodes] == ["placeholder", "output"]
+    lonely = rw.call(aten.neg.default, program.placeholders[0], at=program.output_node)
+    rw.erase(lonely)
+    assert rw.erased(lonely)
+    assert rw.log[-1] == "%neg erased"
+    verify(program)
+
+
+def test_update_infers_anew_and_drops_old_operands():
+    program = relu_program()
+    rw, relu = Rewriter(program), program.results[0]
+    rw.update(relu, rw.constant("row", torch.ones(5, 3)))
+    assert tuple(relu.meta["val"].shape) == (5, 3)
+    assert [node.name for node in program.nodes] == ["args_0", "row", "relu", "output"]
+    assert rw.log == ["%relu: new operands of aten.relu.default"]
+
+
+def test_fuel_is_counted_and_shared():
+    program, fuel = relu_program(), Fuel(2)
+    first, second = Rewriter(program, fuel), Rewriter(program, fuel)
+    first.burn()
+    assert (fuel.left, fuel.burned) == (1, 1)
+    assert second.has_fuel()
+    second.burn()
+    assert not first.has_fuel()
+    assert (fuel.left, fuel.burned) == (0, 2)
+
+
+def test_fuel_without_end_is_only_counted():
+    rw = Rewriter(relu_program())
+    for _ in range(3):
+        rw.burn()
+    assert rw.has_fuel()
+    assert (rw.fuel.left, rw.fuel.burned) == (None, 3)
+
+
+def test_a_rule_that_changes_nothing_burns_nothing():
+    manager = PassManager([drop_mul_one], fuel=1)
+    after = manager.run(trace(lambda x: (x * 2) * 1, torch.randn(3)))
+    assert op_counts(after) == {"mul": 1}
+    assert (manager.fuel.left, manager.fuel.burned) == (0, 1)
