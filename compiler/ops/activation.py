@@ -36,7 +36,10 @@ def parse_activation(text: str) -> tuple[str, tuple[float, ...]]:
     name = match.group(1) if match else text
     if match is None or name not in ACTIVATIONS:
         raise InvalidInput(f"activation must be one of {sorted(ACTIVATIONS)}, not {text!r}")
-    parameters = tuple(float(p) for p in match.group(2).split(",")) if match.group(2) else ()
+    try:
+        parameters = tuple(float(p) for p in match.group(2).split(",")) if match.group(2) else ()
+    except ValueError as error:
+        raise InvalidInput(f"activation parameters must be numbers, not {match.group(2)!r}") from error
     count = ACTIVATIONS[name][0]
     if len(parameters) != count:
         raise InvalidInput(f"activation {name} must have {count} parameters, not {len(parameters)}")
