@@ -11,6 +11,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers
 from .conv_shape import LINE, ConvShape, Epilogue, Prefetch, load_first
+from .gemm import CHUNK, LONGEST, Chunks, zeros
 from .tiles import ConvTile, choose_conv_tile
 
 
@@ -163,26 +164,22 @@ class _Body:
                     one(number)
 
     def register_tile(self, row: Expr, column: Expr, lines: int, columns: int, vectors: int, count: int) -> None:
-        """`lines` x `columns` pixels by `vectors` vectors of channels, from the bias to the store."""
+        """`lines` x `columns` pixels by `vectors` vectors of channels, from the first product to the store."""
         shape, lanes = self.shape, self.tile.lanes
         x_at, y_at, residual_at = shape.pixel(self.n, row * self.tile.lines, column * self.tile.columns)
         x = self.x.shifted(x_at)
         y_at, residual_at = B.bind(y_at + self.first_channel), B.bind(residual_at + self.first_channel)
         pixels = [(line, column) for line in range(lines) for column in range(columns)]
         counts = [lanes] * (vectors - 1) + [count]
-        sums = Registers(len(pixels) * vectors, lanes)
-        for v in range(vectors):
-            start = B.bind(load_first(self.bias, self.first_channel + v * lanes, lanes, counts[v]))
-            for p in range(len(pixels)):
-                sums[p * vectors + v] = start
+        sums = zeros(len(pixels), vectors, lanes)
         self.accumulate(sums, x, pixels, vectors, self.prefetches(pixels, vectors, residual_at))
+        bias = [B.bind(load_first(self.bias, self.first_channel + v * lanes, lanes, counts[v])) for v in range(vectors)]
         for p, (line, column) in enumerate(pixels):
             _, y_step, residual_step = shape.pixel(0, line, column)
             for v in range(vectors):
                 at = v * lanes
-                self.finish(
-                    sums[p * vectors + v], y_at + (y_step + at), residual_at + (residual_step + at), lanes, counts[v]
-                )
+                value = sums[p * vectors + v] + bias[v]  # last: a large bias would make every product round more
+                self.finish(value, y_at + (y_step + at), residual_at + (residual_step + at), lanes, counts[v])
 
     def prefetches(self, pixels: list[tuple[int, int]], vectors: int, residual_at: Expr) -> list[Prefetch]:
         """What to bring to L2 while the products of a register tile are summed.
@@ -213,7 +210,10 @@ class _Body:
     def accumulate(
         self, sums: Registers, x: Access, pixels: list[tuple[int, int]], vectors: int, prefetches: list[Prefetch]
     ) -> None:
-        """Add the products of every tap and input channel. A row of taps is one loop where it is contiguous in x."""
+        """Add the products of every tap and input channel. A row of taps is one loop where it is contiguous in x.
+
+        Long sums are made of sums of about `CHUNK` products.
+        """
         shape, lanes, unroll = self.shape, self.tile.lanes, self.tile.unroll
         _, x_h, x_w = shape.x_strides
         kernel_h, kernel_w = shape.kernel
@@ -222,6 +222,8 @@ class _Body:
             depth, kernel_w = depth * kernel_w, 1
         rounds = depth // unroll
         steps = [line * shape.stride[0] * x_h + column * shape.stride[1] * x_w for line, column in pixels]
+        chunks = Chunks(sums, len(pixels) * vectors) if shape.taps * self.ic > LONGEST else None
+        pieces = max(1, round(depth / CHUNK)) if chunks and rounds > 1 else 1
 
         def taps(x: Access, weight: Access, k: Expr) -> None:
             panel = [B.bind(weight.load(k * (vectors * lanes) + v * lanes, lanes)) for v in range(vectors)]
@@ -233,16 +235,30 @@ class _Body:
         def channels(h: Expr, w: Expr) -> None:
             here = x.shifted(h * (shape.dilation[0] * x_h) + w * (shape.dilation[1] * x_w))
             weight = self.weight.shifted(self.panel_at + (h * kernel_w + w) * (depth * vectors * lanes))
-            if rounds > 1:
-                with B.serial(rounds) as k:
+
+            def several(first: Expr, count: Expr) -> None:
+                with B.serial(count) as step:
+                    k = first + step
                     for prefetch in prefetches:
                         prefetch.emit((h * kernel_w + w) * rounds + k, kernel_h * kernel_w * rounds)
                     for u in range(unroll):
                         taps(here, weight, k * unroll + u)
+
+            if chunks and pieces > 1:
+                chunks.split(rounds, pieces, several)
+            elif rounds > 1:
+                several(B.int32(0), rounds)
             for u in range(rounds * unroll if rounds > 1 else 0, depth):
                 taps(here, weight, u)
 
         if shape.taps == 0:  # a phase of a transposed convolution that no tap reaches
             return
-        with B.serial(kernel_h) as h, B.serial(kernel_w) as w:
-            channels(h, w)
+        with B.serial(kernel_h) as h:
+            with B.serial(kernel_w) as w:
+                channels(h, w)
+                if chunks and depth > CHUNK // 2:
+                    chunks.close()
+            if chunks and depth <= CHUNK // 2:
+                chunks.close()
+        if chunks:
+            chunks.finish()

@@ -10,7 +10,8 @@ from tvm.tirx.script import builder as B
 from .base import Expr, Registers, broadcast
 
 _UNROLL = 4  # depth steps a loop iteration: enough to hide the loop, few enough for the micro-op cache
-_CHUNK = 256  # depth steps summed on their own
+CHUNK = 256  # depth steps summed on their own
+LONGEST = CHUNK * 3 // 2  # depth steps that need no chunks
 
 
 def zeros(rows: int, vectors: int, lanes: int) -> Registers:
@@ -42,27 +43,55 @@ def accumulate(
         _add(tile, rows, vectors, start, length, left, right, meanwhile)
 
     most = depth if isinstance(depth, int) else most
-    if most is not None and most <= _CHUNK * 3 // 2:
+    if most is not None and most <= LONGEST:
         add(B.int32(0), depth)
         return
-    totals = Registers(rows * vectors, tile.lanes)
-    for slot in range(rows * vectors):
-        totals[slot] = tile[slot]
-
-    def chunk(start: Expr, length: int | Expr) -> None:
-        for slot in range(rows * vectors):
-            tile[slot] = broadcast(B.float32(0), tile.lanes)
-        add(start, length)
-        for slot in range(rows * vectors):
-            totals[slot] = totals[slot] + tile[slot]
-
-    with B.serial(depth // _CHUNK) as index:
-        chunk(B.bind(index * _CHUNK), _CHUNK)
-    rest = depth % _CHUNK
+    chunks = Chunks(tile, rows * vectors)
+    with B.serial(depth // CHUNK) as index:
+        add(B.bind(index * CHUNK), CHUNK)
+        chunks.close()
+    rest = depth % CHUNK
     if not isinstance(rest, int) or rest:
-        chunk(depth - rest if isinstance(rest, int) else B.bind(depth - rest), rest)
-    for slot in range(rows * vectors):
-        tile[slot] = totals[slot]
+        add(depth - rest if isinstance(rest, int) else B.bind(depth - rest), rest)
+        chunks.close()
+    chunks.finish()
+
+
+class Chunks:
+    """Totals of the sums in `count` slots of a tile, for long sums that are made of sums of chunks.
+
+    The tile's values are taken as the first totals, and it becomes zero.
+    """
+
+    def __init__(self, tile: Registers, count: int) -> None:
+        self._tile, self._count = tile, count
+        self._totals = Registers(count, tile.lanes)
+        for slot in range(count):
+            self._totals[slot] = tile[slot]
+        self._clear()
+
+    def split(self, rounds: int, pieces: int, body: Callable[[Expr, Expr], None]) -> None:
+        """Run `body(first, count)` on `pieces` equal runs of `rounds` (the last may be shorter), each a chunk."""
+        length = -(-rounds // pieces)
+        with B.serial(-(-rounds // length)) as piece:
+            first = B.bind(piece * length)
+            body(first, length if rounds % length == 0 else B.min(length, rounds - first))
+            self.close()
+
+    def close(self) -> None:
+        """Add the sums of a chunk to the totals and start the next chunk at zero."""
+        for slot in range(self._count):
+            self._totals[slot] = self._totals[slot] + self._tile[slot]
+        self._clear()
+
+    def finish(self) -> None:
+        """Give the tile the totals."""
+        for slot in range(self._count):
+            self._tile[slot] = self._totals[slot]
+
+    def _clear(self) -> None:
+        for slot in range(self._count):
+            self._tile[slot] = broadcast(B.float32(0), self._tile.lanes)
 
 
 def _add(

@@ -131,7 +131,7 @@ class Linear(Kernel):
         rows: int,
         piece: Expr,
     ) -> None:
-        named = self.shape.named(operands)
+        shape, named = self.shape, self.shape.named(operands)
         lanes, valid = self.lanes, counts(columns, self.lanes)
         vectors = len(valid)
         column = B.bind(panel * self.width)
@@ -139,36 +139,40 @@ class Linear(Kernel):
         def at(name: str, where: Rows) -> Access:
             return named[name].shifted(outer * where.outer + row * where.inner)
 
-        depth = self.shape.k // self.slices
-        x = at("x", self.shape.x).shifted(piece * depth)
-        weight = named["weight"].shifted(panel * (self.shape.k * self.width) + piece * (depth * self.width))
-        y = at("y", self.shape.y).shifted(column)
-        residual = at("residual", self.shape.residual).shifted(column) if self.shape.residual else None
+        depth = shape.k // self.slices
+        x = at("x", shape.x).shifted(piece * depth)
+        weight = named["weight"].shifted(panel * (shape.k * self.width) + piece * (depth * self.width))
+        y = at("y", shape.y).shifted(column)
+        residual = at("residual", shape.residual).shifted(column) if shape.residual else None
         tile = Registers(rows * vectors, lanes)
 
         def start() -> None:
-            for j in range(vectors):
-                value = broadcast(B.float32(0), lanes)
-                if self.shape.bias:
-                    value = B.bind(named["bias"].load(column + j * lanes, lanes, count=valid[j]))
-                for i in range(rows):
-                    tile[i * vectors + j] = value
+            for slot in range(rows * vectors):
+                tile[slot] = broadcast(B.float32(0), lanes)
 
         def resume() -> None:
             for i in range(rows):
                 for j in range(vectors):
-                    tile[i * vectors + j] = y.load(i * self.shape.y.inner + j * lanes, lanes, count=valid[j])
+                    tile[i * vectors + j] = y.load(i * shape.y.inner + j * lanes, lanes, count=valid[j])
 
         def store(finish: Callable[[Expr, int, int], Expr]) -> None:
             for i in range(rows):
                 for j in range(vectors):
                     value = finish(tile[i * vectors + j], i, j)
-                    y.store(i * self.shape.y.inner + j * lanes, value, lanes, count=valid[j])
+                    y.store(i * shape.y.inner + j * lanes, value, lanes, count=valid[j])
 
-        def finished(value: Expr, i: int, j: int) -> Expr:
-            if residual is not None and self.shape.residual is not None:
-                value = value + residual.load(i * self.shape.residual.inner + j * lanes, lanes, count=valid[j])
-            return self.shape.activate(value, lanes)
+        def conclude() -> None:
+            # the bias comes last: a large one would make every product round more
+            given = valid if shape.bias else []
+            bias = [B.bind(named["bias"].load(column + j * lanes, lanes, count=n)) for j, n in enumerate(given)]
+
+            def finished(value: Expr, i: int, j: int) -> Expr:
+                value = value + bias[j] if bias else value
+                if residual is not None and shape.residual is not None:
+                    value = value + residual.load(i * shape.residual.inner + j * lanes, lanes, count=valid[j])
+                return shape.activate(value, lanes)
+
+            store(finished)
 
         self._at_slice(piece.equal(0), start, resume)
         accumulate(
@@ -176,12 +180,12 @@ class Linear(Kernel):
             rows,
             vectors,
             depth,
-            lambda i, k: x.load(i * self.shape.x.inner + k),
+            lambda i, k: x.load(i * shape.x.inner + k),
             lambda j, k: weight.load(k * self.width + j * lanes, lanes),
-            self._prefetch(weight, B.bind(outer * -(-self.shape.inner // self.tile_rows) + row // self.tile_rows)),
+            self._prefetch(weight, B.bind(outer * -(-shape.inner // self.tile_rows) + row // self.tile_rows)),
         )
         last = piece.equal(self.slices - 1)
-        self._at_slice(last, lambda: store(finished), lambda: store(lambda value, i, j: value))
+        self._at_slice(last, conclude, lambda: store(lambda value, i, j: value))
 
     def _at_slice(self, condition: Expr, then: Callable[[], None], other: Callable[[], None]) -> None:
         """`then` where the condition holds, else `other`; always `then` when the depth is in one piece."""

@@ -13,7 +13,7 @@ from tvm.tirx.script import builder as B
 
 from ....errors import InvalidInput
 from ....target import Target
-from ..schedules import declare_serial, default_schedule
+from ..schedules import declare_serial, default_schedule, in_order
 from .base import Access, Kernel, Operand
 
 Tensors = list[Any]
@@ -90,4 +90,7 @@ class TvmOp(Kernel):
             if not isinstance(parameter.elem_offset, tirx.IntImm):  # symbolic where TVM's operator wrote its own loops
                 B.add_to_parent(tirx.Bind(parameter.elem_offset, tirx.const(0, "int32")))
             B.add_to_parent(tirx.DeclBuffer(parameter, data=access.address(B.int32(0))))
-        B.add_to_parent(declare_serial(body.body, "the order of TVM's operator"))
+        if self.op == "index_put":  # TVM shares the puts between threads, and two may meet in one element
+            B.add_to_parent(in_order(body.body, "one put after the other"))
+        else:
+            B.add_to_parent(declare_serial(body.body, "the order of TVM's operator"))

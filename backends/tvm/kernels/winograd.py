@@ -13,6 +13,10 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .conv_shape import LINE, ConvShape, Epilogue, Prefetch, load_first, zeros
+from .gemm import Chunks
+
+_CHUNK = 128  # products summed on their own: half of what others sum, as the transforms enlarge errors
+_LONGEST = _CHUNK * 3 // 2
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -283,13 +287,23 @@ class WinogradConv(Kernel):
                     for v in range(vectors):
                         sums[p * vectors + v] = sums[p * vectors + v] + value * panel_row[v]
 
-            if rounds > 1:
-                with B.serial(rounds) as k:
+            def several(begin: Expr, count: Expr) -> None:
+                with B.serial(count) as i:
+                    k = begin + i
                     prefetch.emit(k, rounds)
                     for u in range(unroll):
                         step(k * unroll + u)
+
+            chunks = Chunks(sums, pixels * vectors) if shape.ic > _LONGEST else None
+            if chunks:
+                chunks.split(rounds, round(shape.ic / _CHUNK), several)
+            elif rounds > 1:
+                several(B.int32(0), rounds)
             for u in range(rounds * unroll if rounds > 1 else 0, shape.ic):
                 step(u)
+            if chunks:
+                chunks.close()
+                chunks.finish()
             at = B.bind(point * product_step + first * padded_oc + panel * width)
             for p in range(pixels):
                 for v in range(vectors):
