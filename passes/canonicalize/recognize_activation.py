@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,12 +100,7 @@ def _silu(node: Node, rw: Rewriter, product: Product) -> Node | None:
 
 def _gelu(node: Node, rw: Rewriter, product: Product) -> Node | None:
     """0.5 * x * (1 + erf(x / sqrt(2)))"""
-    for one_plus in product.nodes:
-        x = product.other(one_plus)
-        erf = _one_plus(one_plus, aten.erf.default)
-        if x is None or erf is None or not _near(product.number, 0.5):
-            continue
-        inner = _factors(erf.args[0])
+    for x, inner in _gates(product, aten.erf.default):
         if inner.nodes == Counter([x]) and _near(inner.number, math.sqrt(0.5)):
             return rw.call(aten.gelu.default, x, at=node)
     return None
@@ -112,14 +108,18 @@ def _gelu(node: Node, rw: Rewriter, product: Product) -> Node | None:
 
 def _gelu_tanh(node: Node, rw: Rewriter, product: Product) -> Node | None:
     """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))"""
-    for one_plus in product.nodes:
-        x = product.other(one_plus)
-        tanh = _one_plus(one_plus, aten.tanh.default)
-        if x is None or tanh is None or not _near(product.number, 0.5):
-            continue
-        if _is_tanh_argument(_factors(tanh.args[0]), x):
+    for x, inner in _gates(product, aten.tanh.default):
+        if _is_tanh_argument(inner, x):
             return rw.call(aten.gelu.default, x, at=node, approximate="tanh")
     return None
+
+
+def _gates(product: Product, op: Any) -> Iterator[tuple[Node, Product]]:
+    """x and the factors of `argument`, for each way to read the product as 0.5 * x * (1 + op(argument))."""
+    for one_plus in product.nodes:
+        x, gate = product.other(one_plus), _one_plus(one_plus, op)
+        if x is not None and gate is not None and _near(product.number, 0.5):
+            yield x, _factors(gate.args[0])
 
 
 def _is_tanh_argument(argument: Product, x: Node) -> bool:

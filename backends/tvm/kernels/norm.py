@@ -20,8 +20,30 @@ from .vmath import constant, hold, opaque, rsqrt
 _WORK = 6  # cost of an element in additions
 
 
-@dataclass(frozen=True)
-class LayerNorm(Kernel):
+@dataclass(frozen=True, kw_only=True)
+class _Norm(Kernel):
+    """What normalises a float32 view and then scales by weight and adds bias, where there are any."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    eps: float
+    weight: bool
+    bias: bool
+    residual: bool = False
+    lanes: int
+    threads: int
+
+    def operands(self) -> tuple[Operand, ...]:
+        names = ["x", *["residual"] * self.residual, *["weight"] * self.weight, *["bias"] * self.bias]
+        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
+
+    def flops(self) -> int:
+        return _WORK * math.prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(_Norm):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias over the last `trailing` dimensions; float32.
 
     `rms` leaves out the mean. The trailing dimensions of x and y must be dense; weight and bias are dense.
@@ -31,17 +53,8 @@ class LayerNorm(Kernel):
     """
 
     name: ClassVar[str] = "layer-norm"
-    shape: tuple[int, ...]
     trailing: int
-    strides: tuple[int, ...]
-    out_strides: tuple[int, ...]
-    eps: float
-    weight: bool
-    bias: bool
     rms: bool
-    residual: bool
-    lanes: int
-    threads: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.trailing <= len(self.shape):
@@ -54,13 +67,6 @@ class LayerNorm(Kernel):
     def size(self) -> int:
         """Elements normalised together."""
         return math.prod(self.shape[-self.trailing :])
-
-    def operands(self) -> tuple[Operand, ...]:
-        names = ["x", *["residual"] * self.residual, *["weight"] * self.weight, *["bias"] * self.bias]
-        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
-
-    def flops(self) -> int:
-        return _WORK * math.prod(self.shape)
 
     def describe(self) -> str:
         rows = math.prod(self.shape) // max(self.size, 1)
@@ -127,8 +133,8 @@ def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class GroupNorm(Kernel):
+@dataclass(frozen=True, kw_only=True)
+class GroupNorm(_Norm):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over each of `groups` groups of
     channels.
 
@@ -140,26 +146,11 @@ class GroupNorm(Kernel):
     """
 
     name: ClassVar[str] = "group-norm"
-    shape: tuple[int, ...]
     groups: int
-    strides: tuple[int, ...]
-    out_strides: tuple[int, ...]
-    eps: float
-    weight: bool
-    bias: bool
-    lanes: int
-    threads: int
 
     def __post_init__(self) -> None:
         if self.shape[1] % self.groups:
             raise InvalidInput(f"groups must divide the {self.shape[1]} channels, not {self.groups}")
-
-    def operands(self) -> tuple[Operand, ...]:
-        names = ["x", *["weight"] * self.weight, *["bias"] * self.bias]
-        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
-
-    def flops(self) -> int:
-        return _WORK * math.prod(self.shape)
 
     def describe(self) -> str:
         return f"group-norm {'x'.join(map(str, self.shape))} in {self.groups} groups"
@@ -310,8 +301,19 @@ def layer_norm_kernel(
     residual: bool = False,
 ) -> LayerNorm:
     """Make a layer norm (or RMS norm) for a target; see LayerNorm for the arguments."""
-    layout = tuple(shape), trailing, tuple(strides), tuple(out_strides)
-    return LayerNorm(*layout, eps, weight, bias, rms, residual, target.vector.lanes, target.cores)
+    return LayerNorm(
+        shape=tuple(shape),
+        trailing=trailing,
+        strides=tuple(strides),
+        out_strides=tuple(out_strides),
+        eps=eps,
+        weight=weight,
+        bias=bias,
+        rms=rms,
+        residual=residual,
+        lanes=target.vector.lanes,
+        threads=target.cores,
+    )
 
 
 def group_norm_kernel(
@@ -326,5 +328,14 @@ def group_norm_kernel(
     bias: bool = True,
 ) -> GroupNorm:
     """Make a group norm for a target; see GroupNorm for the arguments."""
-    layout = tuple(shape), groups, tuple(strides), tuple(out_strides)
-    return GroupNorm(*layout, eps, weight, bias, target.vector.lanes, target.cores)
+    return GroupNorm(
+        shape=tuple(shape),
+        groups=groups,
+        strides=tuple(strides),
+        out_strides=tuple(out_strides),
+        eps=eps,
+        weight=weight,
+        bias=bias,
+        lanes=target.vector.lanes,
+        threads=target.cores,
+    )

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
 from ..kernels.base import Kernel
 from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape
@@ -17,17 +16,9 @@ from ..kernels.depthwise import DepthwiseConv
 from ..kernels.winograd import WinogradConv, profitable
 from ..lowering import Lowering, OpRule
 from ..views import View
+from .weights import check_weight
 
 fxpress = torch.ops.fxpress
-
-
-def check(node: Node, target: Target) -> str | None:
-    weight = node.args[1]
-    if not isinstance(weight, Node) or weight.op != "get_attr":
-        return "its weight must be a constant"
-    if weight.meta["val"].dtype != torch.float32:
-        return f"its weight must be float32, not {weight.meta['val'].dtype}"
-    return None
 
 
 def conv(node: Node, cx: Lowering) -> None:
@@ -161,6 +152,6 @@ def _four_dims(weight: torch.Tensor) -> torch.Tensor:
 
 
 RULES: dict[Any, OpRule] = {
-    fxpress.conv.default: OpRule(conv, check),
-    fxpress.conv_transpose.default: OpRule(conv_transpose, check),
+    fxpress.conv.default: OpRule(conv, check_weight),
+    fxpress.conv_transpose.default: OpRule(conv_transpose, check_weight),
 }

@@ -14,17 +14,9 @@ from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
 from ..lowering import Lowering, OpRule
 from ..views import View
+from .weights import check_weight
 
 fxpress = torch.ops.fxpress
-
-
-def check(node: Node, target: Target) -> str | None:
-    weight = node.args[1]
-    if not isinstance(weight, Node) or weight.op != "get_attr":
-        return "its weight must be a constant"
-    if weight.meta["val"].dtype != torch.float32:
-        return f"its weight must be float32, not {weight.meta['val'].dtype}"
-    return None
 
 
 def linear(node: Node, cx: Lowering) -> None:
@@ -99,4 +91,4 @@ def _even(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
     return stride
 
 
-RULES: dict[Any, OpRule] = {fxpress.linear.default: OpRule(linear, check)}
+RULES: dict[Any, OpRule] = {fxpress.linear.default: OpRule(linear, check_weight)}
