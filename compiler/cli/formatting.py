@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from typing import Any
 
 from rich.console import Console
 
@@ -11,4 +13,15 @@ _PLAIN_WIDTH = 1000  # of output that goes to a file or another program: wide en
 
 def console() -> Console:
     """Standard output, text as it is; as wide as the terminal, or wide when it is none."""
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, markup=False)
+    if sys.stdout.isatty():
+        return Console(highlight=False, markup=False)
+    return _PlainConsole(width=_PLAIN_WIDTH, highlight=False, markup=False)
+
+
+class _PlainConsole(Console):
+    """Prints tables without the spaces that fill them up to the console's width."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
