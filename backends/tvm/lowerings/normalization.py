@@ -9,7 +9,8 @@ import torch
 from torch.fx import Node
 
 from ....target import Target
-from ..kernels.norm import group_norm_kernel, layer_norm_kernel
+from ..kernels.group_norm import group_norm_kernel
+from ..kernels.norm import layer_norm_kernel
 from ..kernels.softmax import softmax_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View, dense_strides

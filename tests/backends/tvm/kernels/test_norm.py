@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fxpress.backends.tvm.kernels.group_norm import group_norm_kernel
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
-from fxpress.backends.tvm.kernels.norm import group_norm_kernel, layer_norm_kernel
+from fxpress.backends.tvm.kernels.norm import layer_norm_kernel
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
 from hypothesis import assume, given

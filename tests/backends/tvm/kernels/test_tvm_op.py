@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from fxpress.backends.tvm.kernels.base import B, Call, Kernel, Operand, run_module
+from fxpress.backends.tvm.kernels.group_norm import group_norm_kernel
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
-from fxpress.backends.tvm.kernels.norm import group_norm_kernel, layer_norm_kernel
+from fxpress.backends.tvm.kernels.norm import layer_norm_kernel
 from fxpress.backends.tvm.kernels.pointwise import copy_kernel
 from fxpress.backends.tvm.kernels.softmax import softmax_kernel
 from fxpress.backends.tvm.kernels.tvm_op import OPERATORS, TvmOp
