@@ -73,18 +73,12 @@ def choose_conv_tile(shape: ConvShape, target: Target) -> ConvTile:
 def _register_tiles(shape: ConvShape, target: Target) -> Iterator[ConvTile]:
     oc = shape.oc // shape.groups
     lanes = bounded_lanes(oc, target.vector.lanes)
-    most_sums = _most_sums(target)
     for vectors in range(1, min(4, -(-oc // lanes)) + 1):
-        most = most_sums // vectors
+        most = (target.vector.registers - 1) // vectors - 1  # the rest hold a row of weights and an input element
         for columns in range(1, min(most, shape.width) + 1):
             yield ConvTile(lanes, vectors, columns)
         for lines in range(2, min(most // shape.width, shape.height) + 1):
             yield ConvTile(lanes, vectors, shape.width, lines)
-
-
-def _most_sums(target: Target) -> int:
-    """Registers that may hold sums; the rest are for weights and an input element."""
-    return target.vector.registers - 2 - target.vector.registers // 16
 
 
 def _cycles(tile: ConvTile, shape: ConvShape, target: Target) -> float:
