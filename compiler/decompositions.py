@@ -17,6 +17,8 @@ from torch import Tensor
 from torch._decomp import decompositions
 from torch.fx import Node
 
+from .composites import COMPOSITES
+
 aten = torch.ops.aten
 
 KEPT_WHOLE = (
@@ -29,7 +31,7 @@ KEPT_WHOLE = (
     *("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
     *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d"),
     *("replication_pad1d", "replication_pad2d", "replication_pad3d"),
-    *("pixel_shuffle", "pixel_unshuffle", "grid_sampler_2d"),
+    *("pixel_shuffle", "pixel_unshuffle"),
 )
 """Ops that have a kernel of their own and would be expensive to recognise from their pieces."""
 
@@ -62,6 +64,7 @@ def decomposition_table() -> DecompositionTable:
                 table.pop(getattr(packet, overload), None)
     for op in KEPT_OVERLOADS:
         table.pop(op, None)
+    table.update(COMPOSITES)
     table[aten.instance_norm.default] = _instance_norm
     table[aten._native_batch_norm_legit.no_stats] = _batch_norm_without_statistics
     table[aten.roll.default] = _roll

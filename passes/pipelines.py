@@ -33,6 +33,8 @@ RECOGNIZE = (
 """From formulas to ops, then to the cheapest spelling of what remains."""
 
 NORMALIZE = (
+    "expand-computed-conv",
+    "expand-conv-transpose3d",
     "expand-conv3d",
     "expand-fft",
     "normalize-conv",

@@ -116,7 +116,7 @@ class Lowering:
             if reason is not None and self.fallback != "torch":
                 missing.append(
                     f"- %{node.name}: {print_type(node.meta['val'])} = {op_name(node.target)}: {reason} "
-                    f"(at {node.meta.get('source', 'an unknown place')})"
+                    f"(at {node.meta.get('source') or 'an unknown place'})"
                 )
         if missing:
             raise Unsupported(

@@ -147,3 +147,16 @@ def declare_serial(statement: Any, reason: str) -> Any:
         cases = [None if c is None else declare_serial(c, reason) for c in (statement.then_case, statement.else_case)]
         return tirx.IfThenElse(statement.condition, *cases)
     return statement
+
+
+def in_order(statement: Any, reason: str) -> Any:
+    """The statement with its outermost loops, parallel or not, declared serial."""
+    if isinstance(statement, tirx.For):
+        annotations = {**dict(statement.annotations or {}), SERIAL: reason}
+        rest = statement.body, statement.thread_binding, annotations
+        return tirx.For(statement.loop_var, statement.min, statement.extent, tirx.ForKind.SERIAL, *rest)
+    if isinstance(statement, tirx.SeqStmt):
+        return tirx.SeqStmt([in_order(child, reason) for child in statement.seq])
+    if isinstance(statement, tirx.AttrStmt):
+        return in_order(statement.body, reason)
+    return statement

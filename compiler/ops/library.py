@@ -119,8 +119,8 @@ def _max_pool(
     ceil_mode: bool,
     channels_last: bool,
 ) -> Tensor:
-    """Max pooling in one or two dimensions; padding (one number a dim, both sides) counts as -infinity."""
-    pool: Any = F.max_pool1d if len(kernel) == 1 else F.max_pool2d
+    """Max pooling in one to three dimensions; padding (one number a dim, both sides) counts as -infinity."""
+    pool: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
     y = pool(_channels_first(x, channels_last), kernel, stride, padding, dilation, ceil_mode=ceil_mode)
     return _restore(y, channels_last)
 
@@ -139,26 +139,27 @@ def _avg_pool(
     divisor: int | None,
     channels_last: bool,
 ) -> Tensor:
-    """Average pooling in one or two dimensions; `divisor` replaces the window's size (two dimensions only)."""
+    """Average pooling in one to three dimensions; `divisor` replaces the window's size (from two dimensions on)."""
     x = _channels_first(x, channels_last)
     if len(kernel) == 1:
         y = F.avg_pool1d(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad)
     else:
-        y = F.avg_pool2d(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad, divisor)
+        pool = F.avg_pool2d if len(kernel) == 2 else F.avg_pool3d
+        y = pool(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad, divisor)
     return _restore(y, channels_last)
 
 
 @_op("adaptive_avg_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
 def _adaptive_avg_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
-    """Average pooling to a given output size in one or two dimensions."""
-    pool: Any = F.adaptive_avg_pool1d if len(size) == 1 else F.adaptive_avg_pool2d
+    """Average pooling to a given output size in one to three dimensions."""
+    pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(size) - 1]
     return _restore(pool(_channels_first(x, channels_last), size), channels_last)
 
 
 @_op("adaptive_max_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
 def _adaptive_max_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
-    """Max pooling to a given output size in one or two dimensions."""
-    pool: Any = F.adaptive_max_pool1d if len(size) == 1 else F.adaptive_max_pool2d
+    """Max pooling to a given output size in one to three dimensions."""
+    pool: Any = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[len(size) - 1]
     return _restore(pool(_channels_first(x, channels_last), size), channels_last)
 
 
@@ -171,7 +172,8 @@ def _resize(
     align_corners: bool,
     channels_last: bool,
 ) -> Tensor:
-    """Interpolate the spatial dims to `size`. mode: nearest, linear (1-D), bilinear or bicubic.
+    """Interpolate the spatial dims to `size`. mode: nearest, nearest-exact, linear (1-D), bilinear, bicubic (2-D) or
+    trilinear (3-D).
 
     `scales`, when given, replace size ratios in the coordinate mapping, as PyTorch's upsample ops take them.
     """
@@ -179,12 +181,15 @@ def _resize(
     aten = torch.ops.aten
     factors = list(scales) if scales is not None else [None] * len(size)
     if mode == "nearest":
-        upsample = aten.upsample_nearest1d if len(size) == 1 else aten.upsample_nearest2d
-        y = upsample(x, size, *factors)
-    elif mode in ("linear", "bilinear", "bicubic"):
+        y = getattr(aten, f"upsample_nearest{len(size)}d")(x, size, *factors)
+    elif mode == "nearest-exact":
+        y = getattr(aten, f"_upsample_nearest_exact{len(size)}d")(x, size, *factors)
+    elif mode in ("linear", "bilinear", "bicubic", "trilinear"):
         y = getattr(aten, f"upsample_{mode}{len(size)}d")(x, size, align_corners, *factors)
     else:
-        raise ValueError(f"resize mode must be nearest, linear, bilinear or bicubic, not {mode!r}")
+        raise ValueError(
+            f"resize mode must be nearest, nearest-exact, linear, bilinear, bicubic or trilinear, not {mode!r}"
+        )
     return _restore(y, channels_last)
 
 

@@ -26,7 +26,7 @@ def expand_conv3d(node: Node, rw: Rewriter) -> None:
     if len(shape(weight)) != 5 or a.get("transposed") or not is_constant(weight) or not is_static(node):
         return
     stride, dilation = pair(a["stride"], 3), pair(a["dilation"], 3)
-    padding = _padding(a["padding"], shape(weight)[2:], dilation)
+    padding = paddings(a["padding"], shape(weight)[2:], dilation)
     batched = x if len(shape(x)) == 5 else rw.call(aten.unsqueeze.default, x, 0, at=node)
     if any(map(any, padding)):
         batched = rw.call(aten.constant_pad_nd.default, batched, [p for pads in padding[::-1] for p in pads], at=node)
@@ -42,7 +42,7 @@ def expand_conv3d(node: Node, rw: Rewriter) -> None:
     rw.replace(node, result if len(shape(x)) == 5 else rw.call(aten.squeeze.dims, result, [0], at=node))
 
 
-def _padding(padding: Any, kernel: tuple[int, ...], dilation: list[int]) -> list[tuple[int, int]]:
+def paddings(padding: Any, kernel: tuple[int, ...], dilation: list[int]) -> list[tuple[int, int]]:
     """(before, after) for each dim; PyTorch's "same" puts the odd zero after."""
     if padding == "valid":
         return [(0, 0)] * len(kernel)

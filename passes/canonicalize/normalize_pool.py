@@ -13,10 +13,24 @@ from ..match import arguments, pair, shape, takes_first_only
 
 aten = torch.ops.aten
 
-MAX = {aten.max_pool1d.default: 1, aten.max_pool2d.default: 2, aten.max_pool2d_with_indices.default: 2}
-AVERAGE = {aten.avg_pool1d.default: 1, aten.avg_pool2d.default: 2}
-ADAPTIVE_AVERAGE = {aten.adaptive_avg_pool1d.default: 1, aten.adaptive_avg_pool2d.default: 2}
-ADAPTIVE_MAX = {aten.adaptive_max_pool1d.default: 1, aten.adaptive_max_pool2d.default: 2}
+MAX = {
+    aten.max_pool1d.default: 1,
+    aten.max_pool2d.default: 2,
+    aten.max_pool2d_with_indices.default: 2,
+    aten.max_pool3d.default: 3,
+    aten.max_pool3d_with_indices.default: 3,
+}
+AVERAGE = {aten.avg_pool1d.default: 1, aten.avg_pool2d.default: 2, aten.avg_pool3d.default: 3}
+ADAPTIVE_AVERAGE = {
+    aten.adaptive_avg_pool1d.default: 1,
+    aten.adaptive_avg_pool2d.default: 2,
+    aten.adaptive_avg_pool3d.default: 3,
+}
+ADAPTIVE_MAX = {
+    aten.adaptive_max_pool1d.default: 1,
+    aten.adaptive_max_pool2d.default: 2,
+    aten.adaptive_max_pool3d.default: 3,
+}
 DIMS = MAX | AVERAGE | ADAPTIVE_AVERAGE | ADAPTIVE_MAX
 
 

@@ -17,11 +17,14 @@ aten = torch.ops.aten
 MODES = {
     aten.upsample_nearest1d.vec: "nearest",
     aten.upsample_nearest2d.vec: "nearest",
-    aten._upsample_nearest_exact1d.vec: "nearest_exact",
-    aten._upsample_nearest_exact2d.vec: "nearest_exact",
+    aten._upsample_nearest_exact1d.vec: "nearest-exact",
+    aten.upsample_nearest3d.vec: "nearest",
+    aten._upsample_nearest_exact2d.vec: "nearest-exact",
+    aten._upsample_nearest_exact3d.vec: "nearest-exact",
     aten.upsample_linear1d.vec: "linear",
     aten.upsample_bilinear2d.vec: "bilinear",
     aten.upsample_bicubic2d.vec: "bicubic",
+    aten.upsample_trilinear3d.vec: "trilinear",
 }
 
 
@@ -41,11 +44,8 @@ def normalize_resize(node: Node, rw: Rewriter) -> None:
     scales = a["scale_factors"]
     if scales is not None and _are_ratios(scales, before, after):
         scales = None
-    if mode == "nearest_exact":
-        if scales is not None or any(large % small for small, large in zip(before, after, strict=True)):
-            rw.skip(node, "nearest-exact by other than a whole factor")
-            return
-        mode = "nearest"
+    whole = scales is None and not any(large % small for small, large in zip(before, after, strict=True))
+    mode = "nearest" if mode == "nearest-exact" and whole else mode
     align_corners = bool(a.get("align_corners", False))
     scales = None if align_corners else scales  # the corners fix the mapping
     rw.replace(node, rw.call(fxpress.resize.default, x, list(after), scales, mode, align_corners, False, at=node))

@@ -20,8 +20,15 @@ POOLS = {
     "adaptive_avg_pool1d": (lambda x: F.adaptive_avg_pool1d(x, 4), "adaptive_avg_pool", (2, 3, 9)),
     "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, 1), "adaptive_avg_pool", (2, 3, 9, 8)),
     "adaptive_max_pool1d": (lambda x: F.adaptive_max_pool1d(x, 4), "adaptive_max_pool", (2, 3, 9)),
+    "max_pool3d": (lambda x: F.max_pool3d(x, (1, 2, 3), 2, (0, 1, 1), ceil_mode=True), "max_pool", (2, 3, 4, 9, 8)),
+    "max_pool3d with unused indices": (
+        lambda x: F.max_pool3d(x, 2, return_indices=True)[0], "max_pool", (1, 2, 4, 6, 5)
+    ),
+    "avg_pool3d": (lambda x: F.avg_pool3d(x, 2, 1, 1, False, False, 5), "avg_pool", (3, 4, 9, 8)),
+    "adaptive_avg_pool3d": (lambda x: F.adaptive_avg_pool3d(x, (2, 1, 3)), "adaptive_avg_pool", (2, 3, 4, 9, 8)),
+    "adaptive_max_pool3d": (lambda x: F.adaptive_max_pool3d(x, 2), "adaptive_max_pool", (2, 3, 4, 9, 8)),
     "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (2, 3)), "adaptive_max_pool", (2, 3, 9, 8)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", POOLS)

@@ -39,14 +39,18 @@ def test_nearest_exact_by_a_whole_factor_is_nearest():
 
 
 @pytest.mark.parametrize("options", [{"scale_factor": 1.7}, {"size": (9, 10)}, {"size": (3, 5)}])
-def test_nearest_exact_by_another_factor_is_left_alone(options):
-    record = normalized(mode="nearest-exact", **options).history[-1]
-    assert not record.changed
-    assert "whole factor" in record.skipped[0]
+def test_nearest_exact_by_another_factor_says_so(options):
+    assert resize(normalized(mode="nearest-exact", **options)).args[3] == "nearest-exact"
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "trilinear"])
+def test_three_dimensions(mode):
+    program = normalized((1, 2, 3, 4, 5), mode=mode, size=(5, 4, 7))
+    assert resize(program).args[3] == mode
 
 
 @given(
-    before=st.integers(1, 13), scale=st.floats(0.5, 4), mode=st.sampled_from(["nearest", "bilinear"]),
+    before=st.integers(1, 13), scale=st.floats(0.5, 4), mode=st.sampled_from(["nearest", "nearest-exact", "bilinear"]),
     align=st.booleans(),
 )  # fmt: skip
 def test_scales(before, scale, mode, align):

@@ -12,7 +12,14 @@ from ..lowering import Lowering, OpRule
 from .pooling import channels_first, check
 
 fxpress = torch.ops.fxpress
-MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "bicubic": "cubic"}
+MODES = {
+    "nearest": "nearest",
+    "nearest-exact": "nearest-exact",
+    "linear": "linear",
+    "bilinear": "linear",
+    "trilinear": "linear",
+    "bicubic": "cubic",
+}
 
 
 def resize(node: Node, cx: Lowering) -> None:

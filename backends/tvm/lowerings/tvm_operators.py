@@ -47,14 +47,23 @@ def _scatter(node: Node) -> Sequence[Node]:
     return [node.args[0], node.args[2], node.args[3]]
 
 
+REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
+
+
+def _check_scatter(node: Node, target: Any) -> str | None:
+    if node.args[4] not in REDUCTIONS or not node.kwargs.get("include_self", True):
+        return f"a scattered {node.args[4]} of what is no float is not supported"
+    return _check_scalar(node, target)
+
+
 def _check_scalar(node: Node, target: Any) -> str | None:
     return None if node.args[0].meta["val"].dim() else "a number has no dimensions to work along"
 
 
 def _check_put(node: Node, target: Any) -> str | None:
-    if any(n is None or n.meta["val"].dtype == torch.bool for n in node.args[1]):
-        return "only integer indices are supported"
-    if len(node.args[1]) != node.args[0].meta["val"].dim():
+    if any(n is not None and n.meta["val"].dtype == torch.bool for n in node.args[1]):
+        return "what is put where a mask is true must be one value; use torch.where"
+    if any(n is None for n in node.args[1]) or len(node.args[1]) != node.args[0].meta["val"].dim():
         return "every dimension must be indexed"
     return None
 
@@ -64,6 +73,9 @@ RULES: dict[Any, OpRule] = {
     aten.cumprod.default: OpRule(operator("cumprod", _scan, _first), _check_scalar),
     aten.scatter.src: OpRule(operator("scatter", lambda n: (_dim(n), "update"), _scatter), _check_scalar),
     aten.scatter_add.default: OpRule(operator("scatter", lambda n: (_dim(n), "add"), _scatter), _check_scalar),
+    aten.scatter_reduce.two: OpRule(
+        operator("scatter", lambda n: (_dim(n), REDUCTIONS[n.args[4]]), _scatter), _check_scatter
+    ),
     aten.index_put.default: OpRule(
         operator(
             "index_put",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ....target import Target
 from ..lowering import Lowering, OpRule
 from ..views import View
 
@@ -120,6 +121,30 @@ def unfold(node: Node, cx: Lowering) -> None:
     cx.alias(node, View(x.storage, x.offset, (*shape, size), (*strides, x.strides[dim])))
 
 
+def diagonal(node: Node, cx: Lowering) -> None:
+    """One stride walks both dims; the diagonal comes last."""
+    x = cx.view(node.args[0])
+    offset = argument(node, 1, "offset", 0)
+    first, second = (d % len(x.shape) for d in (argument(node, 2, "dim1", 0), argument(node, 3, "dim2", 1)))
+    start = x.offset + max(offset, 0) * x.strides[second] + max(-offset, 0) * x.strides[first]
+    kept = [d for d in range(len(x.shape)) if d not in (first, second)]
+    strides = [x.strides[d] for d in kept] + [x.strides[first] + x.strides[second]]
+    shape = shape_of(node)
+    cx.alias(node, View(x.storage, start if shape[-1] else x.offset, shape, tuple(strides)))
+
+
+def as_strided(node: Node, cx: Lowering) -> None:
+    x = cx.contiguous(node.args[0])
+    offset = argument(node, 3, "storage_offset") or 0
+    cx.alias(node, View(x.storage, x.offset + offset, tuple(node.args[1]), tuple(node.args[2])))
+
+
+def check_as_strided(node: Node, target: Target) -> str | None:
+    value = node.args[0].meta["val"]
+    dense = value.is_contiguous() and value.storage_offset() == 0
+    return None if dense else "its strides are those of memory that is not dense here; use a view op instead"
+
+
 RULES: dict[Any, OpRule] = {
     operator.getitem: OpRule(get_item),
     aten.permute.default: OpRule(permute),
@@ -142,6 +167,8 @@ RULES: dict[Any, OpRule] = {
     aten.chunk.default: OpRule(split),
     aten.unbind.int: OpRule(unbind),
     aten.unfold.default: OpRule(unfold),
+    aten.diagonal.default: OpRule(diagonal),
+    aten.as_strided.default: OpRule(as_strided, check_as_strided),
     aten.cat.default: OpRule(concatenate),
     aten.alias.default: OpRule(same_memory),
     aten.detach.default: OpRule(same_memory),

@@ -16,8 +16,17 @@ def rand(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+def put(x: Tensor, where: Any, value: Any) -> Tensor:
+    y = x.clone()
+    y[where] = value
+    return y
+
+
+ALL = slice(None)
 X = rand(2, 5, 7)
 IMAGE = rand(2, 6, 9, 11)
+VIDEO = rand(1, 4, 6, 7, 8)
+UNIT = torch.tensor([0.0, 0.3, -0.69, 0.71, -0.9999, 1.0, -1.0, 1.5, float("nan")])
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "permute": (lambda x: x.permute(2, 0, 1), (X,)),
@@ -117,6 +126,8 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "index-two": (lambda x: x[torch.tensor([0, 1, 1]), torch.tensor([4, -5, 2])], (X,)),
     "index-pairs": (lambda x: x[torch.arange(2)[:, None], torch.tensor([[3, 1]])], (X,)),
     "index-middle": (lambda x: x[:, torch.tensor([1, 2]), torch.tensor([6, 0])], (X,)),
+    "index-apart": (lambda x: x[torch.tensor([0, 1, 0]), :, torch.tensor([[4], [-5], [2]])], (X,)),
+    "index-apart-inside": (lambda x: x[:, torch.tensor([0, 5]), :, torch.tensor([4, -5])], (IMAGE,)),
     "index-strided": (lambda x: x.transpose(1, 2)[:, torch.tensor([1, 2])], (X,)),
     "gather": (lambda x: x.gather(1, torch.tensor([[[0, 1, 4], [2, 2, 0]]])), (X,)),
     "cumsum": (lambda x: (x.cumsum(1), (x > 0).cumsum(-1)), (X,)),
@@ -128,6 +139,75 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
         (X,),
     ),
     "index-put": (lambda x: x[0].index_put((torch.tensor([0, 1]), torch.tensor([4, 2])), x[0, 0, :2] * 0), (X,)),
+    "put-mask": (lambda x, m: (put(x, x > 0, 2.0), put(x, m, 1.5), put(x, (ALL, m[0]), x[0, 0])), (X, rand(2, 5) > 0)),
+    "put-rows": (lambda x: put(x, torch.tensor([1, 0]), x * 2), (X,)),
+    "put-columns": (lambda x: put(x, (ALL, ALL, torch.tensor([0, -1])), x[:, :, :2] * 2), (X,)),
+    "put-apart": (lambda x: put(x, (torch.tensor([0, 1]), ALL, torch.tensor([0, 2])), x[:, :, 0] * 2), (X,)),
+    "put-flat": (lambda x: x.put(torch.tensor([3, 0, 20]), x[0, 0, :3]), (X,)),
+    "index-add": (lambda x: x.index_add(1, torch.tensor([1, 1, 4]), x[:, :3]), (X,)),
+    "index-add-one": (lambda x: x.index_add(0, torch.zeros(5000, dtype=torch.int64), x.new_ones(5000)), (rand(3),)),
+    "index-copy-fill": (
+        lambda x: (x.index_copy(1, torch.tensor([1, 4]), x[:, :2]), x.index_fill(2, torch.tensor([0]), 3.0)), (X,)
+    ),
+    "masked-scatter": (lambda x: x.masked_scatter(x[:, :1] > 0, x.flatten() * 2), (X,)),
+    "scatter-value": (lambda x: x.scatter(1, torch.tensor([[[0, 4, 2]]]).expand(2, 1, 3), 1.5), (X,)),
+    "scatter-reduce": (
+        lambda x: [
+            x.scatter_reduce(1, i.expand(2, 2, 3), x[:, :2, :3], op, include_self=own)
+            for i in [torch.tensor([[[0, 4, 0], [0, 4, 2]]])]
+            for op in ("sum", "mean", "prod", "amax", "amin")
+            for own in (True, False)
+        ],
+        (X,),
+    ),
+    "diagonal": (lambda x: (x.diagonal(1, 1, 2) * 2, x.diagonal(-2, 2, 1) + 0, torch.trace(x[0])), (X,)),
+    "as-strided": (lambda x: x.as_strided((3, 4), (7, 2), 3) + 1, (X,)),
+    "fold": (
+        lambda x: (F.fold(x, (5, 6), (2, 3)), F.fold(x[:, :, :9], (5, 6), (2, 3), stride=2, padding=1)),
+        (rand(2, 12, 16),),
+    ),
+    "im2col": (lambda x: F.unfold(x, 3, padding=1, stride=2), (IMAGE,)),
+    "grid-sample": (
+        lambda x, g: (
+            F.grid_sample(x, g, align_corners=False),
+            F.grid_sample(x, g, "nearest", "border", align_corners=True),
+            F.grid_sample(x, g, "bicubic", "reflection", align_corners=False),
+        ),
+        (IMAGE, rand(2, 4, 5, 2)),
+    ),
+    "affine-grid": (lambda t: F.affine_grid(t, [2, 3, 4, 5], align_corners=False), (rand(2, 2, 3),)),
+    "norm-orders": (lambda x: [torch.linalg.vector_norm(x, p, 1) for p in (0, 3, 2.5, float("-inf"))], (X,)),
+    "distances": (lambda x: (torch.cdist(x, x + 1), torch.cdist(x, x + 1, p=1.0)), (X,)),
+    "running-extremes": (lambda x: (*x.cummax(1), *x.cummin(-1), *x.round().cummax(1)), (X,)),
+    "running-infinities": (
+        lambda x: (*x.cummax(0), *x.cummin(0)), (torch.tensor([float("-inf"), float("-inf"), 2.0, 2.0, float("inf")]),)
+    ),
+    "log-cumsum-exp": (lambda x: x.logcumsumexp(1), (X,)),
+    "search": (
+        lambda x: (
+            torch.bucketize(x, torch.tensor([-1.0, 0.0, 0.5])),
+            torch.searchsorted(torch.tensor([-1.0, 0.0, 0.5]), x, right=True, out_int32=True),
+            torch.searchsorted(x.sort(-1).values, x[:, :, :3].contiguous()),
+        ),
+        (X,),
+    ),
+    "search-nan": (lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.5])), (torch.tensor([float("nan"), 0.5, 9.0]),)),
+    "median": (lambda x: (x.median(), *x.median(1), *x.kthvalue(2, 1, keepdim=True)), (X,)),
+    "median-nan": (lambda x: x.median(), (torch.tensor([1.0, float("nan"), 2.0]),)),
+    "quantile": (lambda x: x.quantile(0.3, dim=1), (X,)),
+    "inverse-erf": (lambda x: torch.erfinv(x), (UNIT,)),
+    "gamma": (lambda x: torch.lgamma(x.abs() + 0.1), (X,)),
+    "remainders": (lambda x: torch.fmod(x, 0.3) + torch.remainder(x, -0.3), (X,)),
+    "round-to": (lambda x: x.round(decimals=1) + (x * 100).round(decimals=-1), (X,)),
+    "ldexp": (lambda x: torch.ldexp(x, torch.tensor(3)), (X,)),
+    "bits": (lambda i: ((i & 3) | (i ^ 5)) + (~i) + (i << 1), (torch.arange(-20, 20),)),
+    "is-in": (lambda i: torch.isin(i, torch.tensor([1, 2, 7])), (torch.arange(-20, 20),)),
+    "one-hot": (lambda i: F.one_hot(i, 7), (torch.tensor([3, 0, 6]),)),
+    "repeat-interleave": (lambda x: x.repeat_interleave(3, 1), (X,)),
+    "einsum": (
+        lambda x, w: (torch.einsum("bij,kj->bik", x, w), torch.einsum("bij,kj,ib->k", x, w, x[:, :, 0].T)),
+        (X, rand(4, 7)),
+    ),
     "sort": (lambda x: (*x.sort(1), *x.sort(0, descending=True), *x.sort(dim=-1, stable=True)), (X,)),
     "sort-ties": (lambda x: (*x.sort(dim=-1, descending=True, stable=True),), (torch.arange(66).reshape(2, 33) % 5,)),
     "sort-nan": (
@@ -148,6 +228,19 @@ def sequential(*modules: torch.nn.Module) -> torch.nn.Module:
 
 
 nn = torch.nn
+
+
+class Pairs(nn.Module):
+    """A function of two tensors, given the same one twice."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, x)
+
+
 MODULES: dict[str, tuple[torch.nn.Module, tuple[Tensor, ...]]] = {
     "linear": (nn.Linear(7, 20), (X,)),
     "linear-relu": (sequential(nn.Linear(7, 33), nn.ReLU(), nn.Linear(33, 3, bias=False), nn.GELU()), (X,)),
@@ -188,7 +281,20 @@ MODULES: dict[str, tuple[torch.nn.Module, tuple[Tensor, ...]]] = {
     "upsample-linear": (nn.Upsample(scale_factor=2, mode="linear"), (X,)),
     "gru": (nn.GRU(7, 12, num_layers=2, bidirectional=True, batch_first=True), (X,)),
     "lstm": (nn.LSTM(7, 9, num_layers=2), (X,)),
+    "conv-3d": (nn.Conv3d(4, 6, (3, 2, 3), stride=2, padding=1, groups=2), (VIDEO,)),
+    "conv-transpose-3d": (nn.ConvTranspose3d(4, 5, 3, stride=2, padding=1, output_padding=1), (VIDEO,)),
+    "max-pool-3d": (nn.MaxPool3d(3, 2, 1, ceil_mode=True), (VIDEO,)),
+    "avg-pool-3d": (nn.AvgPool3d(3, 2, 1, count_include_pad=False), (VIDEO,)),
+    "adaptive-pool-3d": (sequential(nn.AdaptiveAvgPool3d((4, 3, 2)), nn.AdaptiveMaxPool3d(2)), (VIDEO,)),
+    "local-response-norm": (nn.LocalResponseNorm(3), (IMAGE,)),
+    "upsample-nearest-3d": (nn.Upsample(scale_factor=2), (VIDEO,)),
+    "upsample-nearest-exact": (nn.Upsample(scale_factor=1.5, mode="nearest-exact"), (IMAGE,)),
+    "upsample-trilinear": (nn.Upsample(scale_factor=2, mode="trilinear"), (VIDEO,)),
+    "embedding-bag": (nn.EmbeddingBag(11, 6, padding_idx=1), (torch.tensor([[0, 10, 3], [5, 1, 1], [1, 1, 1]]),)),
+    "embedding-bag-max": (nn.EmbeddingBag(11, 6, mode="max"), (torch.tensor([0, 10, 3, 5]), torch.tensor([0, 1, 1]))),
     "embedding": (nn.Embedding(11, 6), (torch.tensor([[0, 10, 3], [5, 5, 1]]),)),
+    "bilinear": (Pairs(nn.Bilinear(7, 7, 3)), (X,)),
+    "computed-conv": (Pairs(F.conv2d), (rand(3, 3, 3, 3),)),
     "transformer": (nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval(), (rand(2, 5, 16),)),
 }
 """Modules that the default pipeline normalises before they are lowered."""
