@@ -9,20 +9,19 @@ import torch
 from tvm.tirx.script import builder as B
 
 from ....target import Target
-from .base import Access, Expr, Kernel, Operand, Registers
-from .conv_shape import LINE, ConvShape, Epilogue, Prefetch, load_first
+from .base import Access, Expr, Registers
+from .conv_shape import LINE, ConvKernel, ConvShape, Epilogue, Prefetch, load_first
 from .gemm import CHUNK, LONGEST, Chunks, zeros
 from .tiles import ConvTile, choose_conv_tile
 
 
 @dataclass(frozen=True)
-class DirectConv(Kernel):
+class DirectConv(ConvKernel):
     """Convolution in one or two dimensions with any kernel, stride, dilation and groups.
 
     The weight operand is what `pack` returns. A group is a convolution on a slice of the channels.
     """
 
-    shape: ConvShape
     tile: ConvTile
 
     name: ClassVar[str] = "direct-conv"
@@ -32,14 +31,6 @@ class DirectConv(Kernel):
         """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
         shape = shape.flattened()
         return cls(shape, choose_conv_tile(shape, target))
-
-    def operands(self) -> tuple[Operand, ...]:
-        """x, weight, bias [oc], residual where there is one, y."""
-        return self.shape.operands()
-
-    def flops(self) -> int:
-        """Operations of the multiply-adds; the epilogue is not counted."""
-        return self.shape.flops
 
     def describe(self) -> str:
         """The register tile, loop order and block."""

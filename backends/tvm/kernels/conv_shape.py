@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tvm.tirx.script import builder as B
 
-from .base import Access, Expr, Operand, broadcast
+from .base import Access, Expr, Kernel, Operand, broadcast
 
 Strides = tuple[int, int, int]
 
@@ -58,11 +58,6 @@ class ConvShape:
     def flops(self) -> int:
         """Multiply-adds of the convolution alone, each counted as two."""
         return 2 * self.pixels * self.oc * (self.ic // self.groups) * self.taps
-
-    def operands(self) -> tuple[Operand, ...]:
-        """x, weight, bias, residual where there is one, y."""
-        names = ["x", "weight", "bias"] + ["residual"] * (self.residual_strides is not None)
-        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
 
     def flattened(self) -> ConvShape:
         """The same computation with as many of (n, h, w) merged into the width as the strides allow.
@@ -184,3 +179,19 @@ def load_first(x: Access, index: Expr, lanes: int, count: int) -> Expr:
 def zeros(lanes: int) -> Expr:
     """A float32 vector of zeros."""
     return broadcast(B.float32(0), lanes)
+
+
+@dataclass(frozen=True)
+class ConvKernel(Kernel):
+    """A kernel that computes a ConvShape; its weight operand is what its `pack` returns, or is made from that."""
+
+    shape: ConvShape
+
+    def operands(self) -> tuple[Operand, ...]:
+        """x, weight, bias [oc], residual where there is one, y."""
+        names = ["x", "weight", "bias"] + ["residual"] * (self.shape.residual_strides is not None)
+        return (*(Operand(name, "float32") for name in names), Operand("y", "float32", write=True))
+
+    def flops(self) -> int:
+        """Multiply-adds of a direct convolution, each counted as two, so that speeds compare; no epilogue."""
+        return self.shape.flops

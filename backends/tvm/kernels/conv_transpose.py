@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 
 from ....target import Target
-from .base import Access, Kernel, Operand
+from .base import Access
 from .conv import DirectConv
-from .conv_shape import ConvShape
+from .conv_shape import ConvKernel, ConvShape
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,13 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class ConvTranspose(Kernel):
+class ConvTranspose(ConvKernel):
     """Transposed convolution in one or two dimensions.
 
     `shape` has the stride, dilation, padding and groups of the transposed convolution, and the height and width of its
     output (so the output padding is implied). `reads` says how far around the input it reads.
     """
 
-    shape: ConvShape
     phases: tuple[Phase, ...]
 
     name: ClassVar[str] = "conv-transpose"
@@ -52,10 +51,6 @@ class ConvTranspose(Kernel):
     def reads(shape: ConvShape) -> tuple[tuple[int, int], tuple[int, int]]:
         """First and last row, and first and last column, of x that may be read; beyond the input they must be zero."""
         return _reads(shape, 0, shape.height), _reads(shape, 1, shape.width)
-
-    def operands(self) -> tuple[Operand, ...]:
-        """x, weight, bias [oc], residual where there is one, y."""
-        return self.shape.operands()
 
     def flops(self) -> int:
         """Operations of the multiply-adds, those with the input's halo included."""

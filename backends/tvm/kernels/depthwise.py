@@ -11,22 +11,21 @@ import torch
 from tvm.tirx.script import builder as B
 
 from ....target import Target
-from .base import Access, Expr, Kernel, Operand, Registers
-from .conv_shape import ConvShape, Epilogue, load_first
+from .base import Access, Expr, Registers
+from .conv_shape import ConvKernel, ConvShape, Epilogue, load_first
 from .tiles import DepthwiseTile, choose_depthwise_tile
 
 _MOST_TAPS = 7  # taps of a kernel row whose weights are held in registers together
 
 
 @dataclass(frozen=True)
-class DepthwiseConv(Kernel):
+class DepthwiseConv(ConvKernel):
     """Convolution of each channel on its own (groups == ic == oc), in one or two dimensions.
 
     An element of x is loaded once for all the taps of a register tile that use it. The weight operand is what `pack`
     returns.
     """
 
-    shape: ConvShape
     tile: DepthwiseTile
 
     name: ClassVar[str] = "depthwise-conv"
@@ -39,14 +38,6 @@ class DepthwiseConv(Kernel):
     def choose(cls, shape: ConvShape, target: Target) -> DepthwiseConv:
         """The kernel with the tile that suits `target`."""
         return cls(shape, choose_depthwise_tile(shape, target))
-
-    def operands(self) -> tuple[Operand, ...]:
-        """x, weight, bias [oc], residual where there is one, y."""
-        return self.shape.operands()
-
-    def flops(self) -> int:
-        """Operations of the multiply-adds; the epilogue is not counted."""
-        return self.shape.flops
 
     def describe(self) -> str:
         """The register tile and block."""

@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
-from .conv_shape import LINE, ConvShape, Epilogue, Prefetch, load_first, zeros
+from .conv_shape import LINE, ConvKernel, ConvShape, Epilogue, Prefetch, load_first, zeros
 from .gemm import Chunks
 
 _CHUNK = 128  # products summed on their own: half of what others sum, as the transforms enlarge errors
@@ -105,14 +105,13 @@ class WinogradWeights(Kernel):
 
 
 @dataclass(frozen=True)
-class WinogradConv(Kernel):
+class WinogradConv(ConvKernel):
     """3x3 convolution of stride 1 by F(`outputs` x `outputs`, 3x3).
 
     A task is `tiles` output tiles: input transform, one matrix product a point, output transform with the epilogue,
     all in scratch memory of the running thread. The weight operand is what `weights()` writes.
     """
 
-    shape: ConvShape
     outputs: int
     lanes: int
     vectors: int
@@ -152,14 +151,6 @@ class WinogradConv(Kernel):
     def weights(self) -> WinogradWeights:
         """The kernel that makes this kernel's weight operand from what `pack` returns."""
         return WinogradWeights(self.shape.ic, self.shape.oc, self.outputs, self.lanes, self.vectors)
-
-    def operands(self) -> tuple[Operand, ...]:
-        """x, transformed weight, bias [oc], residual where there is one, y."""
-        return self.shape.operands()
-
-    def flops(self) -> int:
-        """Operations that a direct convolution would need, so that speeds compare."""
-        return self.shape.flops
 
     def describe(self) -> str:
         """The variant, register tile and size of a task."""
