@@ -17,6 +17,7 @@ from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .gemm import accumulate, best_rows, counts, part, rows_cycles, tasks, tiles, zeros
+from .loops import run
 
 _CHUNK = 256  # keys whose weights are summed on their own
 _LOWEST = -3.4028234663852886e38
@@ -199,21 +200,15 @@ class Attention(Kernel):
 
     def _transpose_mask(self, where: Mask, mask: Access, scores: Access, count: int) -> None:
         """scores[key][query] = what the mask adds to that score."""
-        width, lanes = self.lanes * self.query_vectors, self.lanes
-        vectors, tail = divmod(self.keys, lanes)
+        width = self.lanes * self.query_vectors
         with B.serial(count) as i:
             row = mask.shifted(i * where.query)
 
-            def copy(key: Expr, lanes: int) -> None:
+            def copy(key: Expr, lanes: int, slot: int) -> None:
                 value = _addend(where, row.load(key * where.key, lanes, stride=where.key), lanes)
                 scores.store(key * width + i, value, lanes, stride=width)
 
-            if vectors:
-                with B.serial(vectors) as vector:
-                    copy(B.bind(vector * lanes), lanes)
-            if tail:
-                with B.serial(tail) as key:
-                    copy(B.bind(vectors * lanes + key), 1)
+            run(self.keys, self.lanes, copy)
 
     def _softmax(self, scores: Access, maxima: Registers, factors: Access, visible: Expr | int, count: int) -> None:
         """Scores become exp(score - maximum); factors[query] = 1 / their sum, 0 for a query that sees no key."""

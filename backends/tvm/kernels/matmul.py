@@ -12,6 +12,7 @@ from ....target import Target
 from .base import Access, Expr, Kernel, Operand, broadcast, scratch
 from .gemm import accumulate, best_rows, counts, fits, rows_cycles, tasks, tiles, zeros
 from .gemm import part as cut
+from .loops import run
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,13 @@ class MatMul(Kernel):
         if padded > columns:
             with B.serial(self.k) as row:
                 packed.store(row * pitch + padded - lanes, broadcast(B.float32(0), lanes), lanes)
-        vectors, tail = divmod(self.k, lanes)
         with B.serial(columns) as column:
 
-            def copy(row: Expr, lanes: int) -> None:
+            def copy(row: Expr, lanes: int, slot: int) -> None:
                 value = b.load(row * self.b.row + column * self.b.column, lanes, stride=self.b.row)
                 packed.store(row * pitch + column, value, lanes, stride=pitch)
 
-            if vectors:
-                with B.serial(vectors) as vector:
-                    copy(B.bind(vector * lanes), lanes)
-            if tail:
-                with B.serial(tail) as row:
-                    copy(B.bind(vectors * lanes + row), 1)
+            run(self.k, lanes, copy)
 
     def _columns(self, a: Access, b: Access, b_row: int, y: Access, rows: int, columns: int) -> None:
         lanes, width = self.lanes, self.lanes * self.tile_vectors
