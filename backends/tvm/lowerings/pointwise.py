@@ -160,25 +160,20 @@ def unary(name: str) -> Builder:
     return build
 
 
-def binary(name: str) -> Builder:
+def binary(name: str, flipped: bool = False) -> Builder:
+    """x op alpha * y; `flipped` exchanges the operands first, as `rsub` does."""
+
     def build(node: Node, chain: Chain) -> Value:
         dtype = result_dtype(node)
         x, y = (chain.cast(chain.operand(a, dtype), dtype) for a in node.args[:2])
+        if flipped:
+            x, y = y, x
         alpha = argument(node, 2, "alpha", 1)
         if alpha != 1:
             y = chain.op("mul", y, chain.constant(alpha, dtype), dtype=dtype)
         return chain.op(name, x, y, dtype=dtype)
 
     return build
-
-
-def reverse_subtract(node: Node, chain: Chain) -> Value:
-    dtype = result_dtype(node)
-    x, y = (chain.cast(chain.operand(a, dtype), dtype) for a in node.args[:2])
-    alpha = argument(node, 2, "alpha", 1)
-    if alpha != 1:
-        x = chain.op("mul", x, chain.constant(alpha, dtype), dtype=dtype)
-    return chain.op("sub", y, x, dtype=dtype)
 
 
 def comparison(name: str) -> Builder:
@@ -428,8 +423,8 @@ def softplus(node: Node, chain: Chain) -> Value:
 
 BUILDERS: dict[Any, Builder] = {
     **_builders(),
-    aten.rsub.Scalar: reverse_subtract,
-    aten.rsub.Tensor: reverse_subtract,
+    aten.rsub.Scalar: binary("sub", flipped=True),
+    aten.rsub.Tensor: binary("sub", flipped=True),
     aten.div.Tensor_mode: divide_with_mode,
     aten.div.Scalar_mode: divide_with_mode,
     aten.pow.Tensor_Scalar: power,
