@@ -114,7 +114,8 @@ NUMPY = Diagnosis(
 )
 CHECKED = Diagnosis(
     "an op raises depending on the values of its result (torch.linalg functions that refuse singular input)",
-    "call the form that does not check, for example torch.linalg.inv_ex(x).inverse for torch.linalg.inv(x)",
+    "call the form that does not check, for example torch.linalg.inv_ex(x).inverse for inv(x), cholesky_ex(x).L for "
+    "cholesky(x), solve_ex(a, b).result for solve(a, b); compile it with fallback='torch'",
 )
 RANDOM = Diagnosis(
     "it draws random numbers, so that equal inputs do not give equal outputs",
@@ -147,6 +148,14 @@ def buffer_change(name: str) -> Diagnosis:
 def input_change(name: str) -> Diagnosis:
     """For a model that writes to its input `name`."""
     return Diagnosis(f"forward changes its input {name} in place", f"work on a copy: {name} = {name}.clone()")
+
+
+def writing_op(name: str) -> Diagnosis:
+    """For a custom op that is registered as one that writes to its arguments."""
+    return Diagnosis(
+        f"the custom op {name} writes to its inputs",
+        "register a form that returns the new value instead: mutates_args=()",
+    )
 
 
 def _innermost(frames: list[Frame]) -> Frame | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch._higher_order_ops.auto_functionalize import auto_functionalized, auto_functionalized_v2
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
@@ -23,6 +24,7 @@ from .capture_errors import (
     capture_error,
     innermost_user_frame,
     input_change,
+    writing_op,
 )
 from .decompositions import ASSERTIONS, respell
 from .errors import CaptureError
@@ -37,7 +39,7 @@ def flat_graph(exported: ExportedProgram, signature: Signature) -> GraphModule:
     names = [re.sub(r"\W+", "_", name).strip("_") for name in signature.leaf_names()]
     inputs = iter(names)
     _refuse_mutation(exported, dict(zip(_tensor_inputs(exported), signature.leaf_names(), strict=True)))
-    _refuse_values_in_shapes(exported.graph)
+    _refuse_ops(exported.graph)
     root = torch.nn.Module()
     graph = Graph()
     nodes: dict[Node, Any] = {}
@@ -97,8 +99,8 @@ def _refuse_mutation(exported: ExportedProgram, inputs: dict[str, str]) -> None:
             raise capture_error(buffer_change(str(spec.target).removeprefix("model.")), frame)
 
 
-def _refuse_values_in_shapes(graph: Graph) -> None:
-    """Refuse a number taken out of a tensor, a shape that depends on values, and random numbers."""
+def _refuse_ops(graph: Graph) -> None:
+    """Refuse a number taken out of a tensor, a shape that depends on values, random numbers, and ops that write."""
     for node in graph.nodes:
         if node.op != "call_function":
             continue
@@ -108,6 +110,8 @@ def _refuse_values_in_shapes(graph: Graph) -> None:
             raise capture_error(VARYING_SHAPE, _frame(node))
         if _is_random(node):
             raise capture_error(RANDOM, _frame(node))
+        if node.target in (auto_functionalized, auto_functionalized_v2):
+            raise capture_error(writing_op(node.args[0]._schema.name), _frame(node))
 
 
 def _is_random(node: Node) -> bool:

@@ -212,9 +212,13 @@ def _find_op(name: str) -> Any:
     if name == "getitem":
         return operator.getitem
     namespace, op, overload = name.split(".")
-    if namespace not in ("aten", "fxpress", "prims"):
-        raise InvalidInput(f"a Program's op must be of aten, fxpress or prims, not {name!r}")
-    found = getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    except AttributeError as error:
+        raise InvalidInput(
+            f"a Program's op must be registered before the Program is loaded, not {name!r}; "
+            "import the library that defines it first"
+        ) from error
     if not isinstance(found, torch._ops.OpOverload):
         raise InvalidInput(f"a Program's op must be one of PyTorch's, not {name!r}")
     return found

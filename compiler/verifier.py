@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -18,7 +19,6 @@ from .program import Program
 from .rewriter import Accuracy
 
 MAX_VIOLATIONS = 20
-NAMESPACES = ("aten", "fxpress", "prims")
 SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -125,10 +125,10 @@ def _check_constant(program: Program, node: Node) -> Iterable[Violation]:
 def _check_op(node: Node) -> Iterable[Violation]:
     if node.target is operator.getitem or isinstance(node.meta["val"], SYMBOLS):
         return  # arithmetic with sizes that vary is Python's
-    if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace not in NAMESPACES:
+    if not isinstance(node.target, torch._ops.OpOverload):
         yield Violation(
-            node.name, f"an OpOverload of {', '.join(NAMESPACES)}", op_name(node.target),
-            "Use torch.ops.aten.*.default or a registered fxpress:: op.",
+            node.name, "an OpOverload", op_name(node.target),
+            "Use torch.ops.aten.*.default, an fxpress:: op, or an op of your own registered with torch.library.",
         )  # fmt: skip
     elif node.target._schema.is_mutable:
         yield Violation(node.name, "a functional op", op_name(node.target), "Use the out-of-place form.")
@@ -142,6 +142,12 @@ def _reinfer(program: Program, node: Node) -> Violation | None:
     try:
         with program.fake_mode, torch.no_grad():
             inferred = print_type(node.target(*args, **kwargs))
+    except UnsupportedOperatorException:
+        name = node.target._schema.name
+        return Violation(
+            node.name, "an op that says the type of its result", op_name(node.target),
+            f'Describe it with @torch.library.register_fake("{name}").',
+        )  # fmt: skip
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return Violation(
             node.name, f"operands that {op_name(node.target)} accepts", str(error).split("\n", 1)[0],

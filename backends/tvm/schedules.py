@@ -128,19 +128,24 @@ def _children(statement: Any) -> list[Any]:
 
 
 def declare_serial(statement: Any, reason: str) -> Any:
-    """The statement with its undecided outermost loops declared serial."""
+    """The statement with its undecided outermost loops declared serial; a loop of one turn decides nothing."""
     if isinstance(statement, tirx.For):
-        if _decided(statement):
+        single = isinstance(statement.extent, tirx.IntImm) and int(statement.extent) == 1
+        if _decided(statement) and not single:
             return statement
         return tirx.For(
             statement.loop_var,
             statement.min,
             statement.extent,
             statement.kind,
-            statement.body,
+            declare_serial(statement.body, reason) if single else statement.body,
             statement.thread_binding,
             {**dict(statement.annotations or {}), SERIAL: reason},
         )
+    if (
+        isinstance(statement, tirx.AttrStmt) and statement.attr_key == "pragma_scope"
+    ):  # TVM's, unknown to its own LLVM part
+        return declare_serial(statement.body, reason)
     if isinstance(statement, tirx.SeqStmt):
         return tirx.SeqStmt([declare_serial(child, reason) for child in statement.seq])
     if isinstance(statement, tirx.IfThenElse):
@@ -157,6 +162,8 @@ def in_order(statement: Any, reason: str) -> Any:
         return tirx.For(statement.loop_var, statement.min, statement.extent, tirx.ForKind.SERIAL, *rest)
     if isinstance(statement, tirx.SeqStmt):
         return tirx.SeqStmt([in_order(child, reason) for child in statement.seq])
-    if isinstance(statement, tirx.AttrStmt):
+    if (
+        isinstance(statement, tirx.AttrStmt) and statement.attr_key == "pragma_scope"
+    ):  # TVM's, unknown to its own LLVM part
         return in_order(statement.body, reason)
     return statement

@@ -301,7 +301,10 @@ def change(name, /, **values):
         (change("relu", target="aten.relu_.default"), r"expected a functional op, found aten.relu_.default"),
         (change("relu", target="aten.relu"), r""),
         (change("relu", target="aten.no_such_op.default"), r"no_such_op"),
-        (change("relu", target="os.system.default"), r"op must be of aten, fxpress or prims, not 'os.system.default'"),
+        (
+            change("relu", target="os.system.default"),
+            r"op must be registered before the Program is loaded, not 'os.system.default'",
+        ),
         (
             change("relu", target="aten.__class__.__name__"),
             r"op must be one of PyTorch's, not 'aten.__class__.__name__'",
