@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from .target import Target
 
 
 def compile(
-    model: torch.nn.Module | torch.export.ExportedProgram | Program,
+    model: torch.nn.Module | Callable[..., Any] | torch.export.ExportedProgram | Program,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -42,11 +42,11 @@ def compile(
 ) -> Artifact:
     """Compile a model for `target` and return an artifact that is called like the model.
 
-    `model` is a module (with example inputs `args`, `kwargs`), an ExportedProgram or a captured Program. `pipeline` is
-    what is done to the Program (see `fxpress passes`). `fallback="torch"` lets ops that have no kernel run in PyTorch
-    inside the artifact; without it they raise Unsupported, all listed at once. `dump_dir` receives the text of every
-    stage, `print_ir="changed"` prints a diff for each pass. `progress` is called with the name of each stage as it
-    begins; by default a terminal shows them. The artifact's self-test has run when this returns.
+    `model` is a module or a function (with example inputs `args`, `kwargs`), an ExportedProgram or a captured Program.
+    `pipeline` is what is done to the Program (see `fxpress passes`). `fallback="torch"` lets ops that have no kernel
+    run in PyTorch inside the artifact; without it they raise Unsupported, all listed at once. `dump_dir` receives the
+    text of every stage, `print_ir="changed"` prints a diff for each pass. `progress` is called with the name of each
+    stage as it begins; by default a terminal shows them. The artifact's self-test has run when this returns.
     Raises CaptureError, InvalidInput, InvalidProgram, Unsupported.
     """
     if fallback not in (None, "torch"):
@@ -85,7 +85,7 @@ def compile(
 
 
 def _as_program(
-    model: torch.nn.Module | torch.export.ExportedProgram | Program,
+    model: torch.nn.Module | Callable[..., Any] | torch.export.ExportedProgram | Program,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
 ) -> Program:
@@ -95,9 +95,9 @@ def _as_program(
 
     if isinstance(model, torch.export.ExportedProgram):
         return from_exported(model)
-    if not isinstance(model, torch.nn.Module):
+    if not callable(model):
         raise InvalidInput(
-            f"model must be a torch.nn.Module, an ExportedProgram or a Program, not {type(model).__name__}"
+            f"model must be a torch.nn.Module, a function, an ExportedProgram or a Program, not {type(model).__name__}"
         )
     positional = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     return capture(model, positional, dict(kwargs or {}))

@@ -18,6 +18,7 @@ from ...program import Program
 from ...target import Target
 from .kernels.base import Kernel
 from .kernels.pointwise import FillFrame, copy_kernel
+from .placement import concatenation_slots, halo_demand, result_places
 from .views import Storage, View, dense_strides
 
 Rule = Callable[[Node, "Lowering"], None]
@@ -72,9 +73,7 @@ class Lowering:
         self._haloed: dict[tuple[Node, tuple[int, ...]], View] = {}
         self._cache: dict[str, Any] = {}
         self._current: Node | None = None
-        self._results: dict[Node, int] = {}
-        for index, node in enumerate(self.program.results):
-            self._results.setdefault(node, index)
+        self._results = result_places(self.program)
         self.outputs = [
             Storage("output", dtype_name(n.meta["val"].dtype), n.meta["val"].numel(), index=i)
             for i, n in enumerate(self.program.results)
@@ -302,41 +301,3 @@ def unsupported_reason(node: Node, target: Target, rules: Mapping[Any, OpRule]) 
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32` for torch.float32."""
     return str(dtype).removeprefix("torch.")
-
-
-def halo_demand(program: Program) -> dict[Node, tuple[int, ...]]:
-    """The halo that each value should be stored with: the most that any convolution reading it needs."""
-    demand: dict[Node, tuple[int, ...]] = {}
-    for node in program.graph.nodes:
-        if node.target == torch.ops.fxpress.conv.default and node.args[9]:
-            pads, source = tuple(node.args[5]), node.args[0]
-            if any(pads):
-                known = demand.get(source, (0,) * len(pads))
-                demand[source] = tuple(max(a, b) for a, b in zip(known, pads, strict=True))
-    return demand
-
-
-def concatenation_slots(program: Program) -> dict[Node, tuple[Node, int, int]]:
-    """Values that may be computed in place inside a concatenation: value -> (concatenation, dim, start).
-
-    Those are its operands that nothing else reads and that occur in it once. The last dimension must stay dense, which
-    it does in any slice.
-    """
-    slots: dict[Node, tuple[Node, int, int]] = {}
-    results = set(program.results)
-    for node in program.graph.nodes:
-        if node.target != torch.ops.aten.cat.default:
-            continue
-        operands = list(node.args[0])
-        rank = node.meta["val"].dim()
-        dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % max(rank, 1)
-        start = 0
-        for operand in operands:
-            value = operand.meta["val"]
-            if value.dim() != rank:
-                break  # the legacy empty operand that PyTorch ignores
-            alone = len(operand.users) == 1 and operands.count(operand) == 1 and operand not in results
-            if alone and value.dtype == node.meta["val"].dtype:
-                slots[operand] = (node, dim, start)
-            start += value.shape[dim]
-    return slots

@@ -53,7 +53,7 @@ def test_wrong_options(options, message):
 
 def test_what_is_not_a_model():
     with pytest.raises(
-        InvalidInput, match=r"^model must be a torch.nn.Module, an ExportedProgram or a Program, not int"
+        InvalidInput, match=r"^model must be a torch.nn.Module, a function, an ExportedProgram or a Program, not int"
     ):
         fxpress.compile(3, (torch.randn(2),))
 

@@ -45,3 +45,15 @@ def flat(value):
     if isinstance(value, (list, tuple)):
         return [x for item in value for x in flat(item)]
     return [value]
+
+
+def test_results_seen_through_views_are_computed_in_the_outputs():
+    def model(x):
+        return (x * 2).reshape(6, 4).permute(1, 0), (x * 3).reshape(24, 1, 1).permute(1, 2, 0), x.reshape(24)
+
+    x = torch.randn(2, 3, 4)
+    artifact = fxpress.compile(model, (x,))
+    for found, expected in zip(artifact(x), model(x), strict=True):
+        assert torch.equal(found, expected)
+    copied = [line for line in artifact.text().splitlines() if "copy: output" in line]
+    assert [line.split("copy: output ")[1][0] for line in copied] == ["0", "2"]

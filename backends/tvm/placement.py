@@ -1,0 +1,71 @@
+"""Where values should lie, found before any is placed: with a halo, inside a concatenation, or in an output."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from ...program import Program
+
+aten = torch.ops.aten
+
+
+def halo_demand(program: Program) -> dict[Node, tuple[int, ...]]:
+    """The halo that each value should be stored with: the most that any convolution reading it needs."""
+    demand: dict[Node, tuple[int, ...]] = {}
+    for node in program.graph.nodes:
+        if node.target == torch.ops.fxpress.conv.default and node.args[9]:
+            pads, source = tuple(node.args[5]), node.args[0]
+            if any(pads):
+                known = demand.get(source, (0,) * len(pads))
+                demand[source] = tuple(max(a, b) for a, b in zip(known, pads, strict=True))
+    return demand
+
+
+def concatenation_slots(program: Program) -> dict[Node, tuple[Node, int, int]]:
+    """Values that may be computed in place inside a concatenation: value -> (concatenation, dim, start).
+
+    Those are its operands that nothing else reads and that occur in it once. The last dimension must stay dense, which
+    it does in any slice.
+    """
+    slots: dict[Node, tuple[Node, int, int]] = {}
+    results = set(program.results)
+    for node in program.graph.nodes:
+        if node.target != aten.cat.default:
+            continue
+        operands = list(node.args[0])
+        rank = node.meta["val"].dim()
+        dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % max(rank, 1)
+        start = 0
+        for operand in operands:
+            value = operand.meta["val"]
+            if value.dim() != rank:
+                break  # the legacy empty operand that PyTorch ignores
+            alone = len(operand.users) == 1 and operands.count(operand) == 1 and operand not in results
+            if alone and value.dtype == node.meta["val"].dtype:
+                slots[operand] = (node, dim, start)
+            start += value.shape[dim]
+    return slots
+
+
+def result_places(program: Program) -> dict[Node, int]:
+    """Values that may be computed in the memory of an output: value -> number of the output.
+
+    Those are the results, and what a result shows in the same order through views.
+    """
+    places: dict[Node, int] = {}
+    for index, result in enumerate(program.results):
+        node = result
+        while node.op == "call_function" and _keeps_order(node):
+            node = node.args[0]
+        places.setdefault(node, index)
+    return places
+
+
+def _keeps_order(node: Node) -> bool:
+    """Whether a node is a view that shows all elements of its source in the same order."""
+    if node.target == aten.permute.default:
+        sizes = node.args[0].meta["val"].shape
+        moved = [d % len(sizes) for d in node.args[1] if sizes[d] != 1]
+        return moved == sorted(moved)
+    return node.target == aten.reshape.default
