@@ -67,5 +67,5 @@ def _keeps_order(node: Node) -> bool:
     if node.target == aten.permute.default:
         sizes = node.args[0].meta["val"].shape
         moved = [d % len(sizes) for d in node.args[1] if sizes[d] != 1]
-        return moved == sorted(moved)
-    return node.target == aten.reshape.default
+        return bool(moved == sorted(moved))
+    return bool(node.target == aten.reshape.default)
