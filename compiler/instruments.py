@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from .errors import Unsupported
+
 if TYPE_CHECKING:
     from .program import PassRecord, Program
     from .progress import Progress
@@ -90,5 +92,9 @@ class Reproducer(Instrument):
         from .serialize import save_program
 
         assert self._last is not None
-        save_program(self._last, self._path, pipeline=str(p))
+        try:
+            save_program(self._last, self._path, pipeline=str(p))
+        except Unsupported as reason:  # the pass's error must not be lost
+            error.add_note(f"no reproducer written: {reason}")
+            return
         error.add_note(f"reproducer written: fxpress.testing.reproduce({str(self._path)!r})")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fxpress import Pass, PassManager, rewrite
 from fxpress.errors import InvalidInput, InvalidProgram
+from fxpress.capturing import capture
 from fxpress.instruments import DumpDirectory, Instrument, PrintChanged, Reproducer
 from fxpress.pass_manager import bisect
 from fxpress.testing import op_counts, reproduce, trace
@@ -119,19 +120,26 @@ def test_an_instrument_can_leave_a_pass_out():
     assert op_counts(PassManager([neg_to_mul], instruments=[Without()]).run(negations())) == {"neg": 3}
 
 
+class Fails(Pass):
+    """Fail."""
+
+    name = "drop-identity"
+
+    def run(self, program, rw):
+        raise ValueError("as asked")
+
+
+def test_a_reproducer_that_cannot_be_written_does_not_hide_the_failure(tmp_path):
+    dynamic = capture(torch.nn.ReLU(), (torch.randn(4, 3),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    manager = PassManager([Fails()], instruments=[Reproducer(tmp_path / "failure.zip")])
+    with pytest.raises(ValueError, match="as asked") as caught:
+        manager.run(dynamic)
+    assert any("no reproducer written: a Program with symbolic sizes" in note for note in caught.value.__notes__)
+
+
 def test_reproducer_repeats_the_failure(tmp_path):
     path = tmp_path / "failure.zip"
-    manager = PassManager("drop-identity", numerics=True, instruments=[Reproducer(path)])
-
-    class Fails(Pass):
-        """Fail."""
-
-        name = "drop-identity"
-
-        def run(self, program, rw):
-            raise ValueError("as asked")
-
-    manager.passes = [Fails()]
+    manager = PassManager([Fails()], numerics=True, instruments=[Reproducer(path)])
     with pytest.raises(ValueError, match="as asked") as caught:
         manager.run(negations())
     assert any("reproducer written" in note for note in caught.value.__notes__)
