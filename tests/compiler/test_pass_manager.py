@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from fxpress import Pass, PassManager, rewrite
-from fxpress.errors import InvalidInput, InvalidProgram
 from fxpress.capturing import capture
+from fxpress.errors import InvalidInput, InvalidProgram
 from fxpress.instruments import DumpDirectory, Instrument, PrintChanged, Reproducer
 from fxpress.pass_manager import bisect
 from fxpress.testing import op_counts, reproduce, trace
