@@ -23,7 +23,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 HERE = Path(__file__).parent
-ATTEMPTS = 2  # a model whose rounds differ too much is measured again, and the calmer result counts
 
 
 def choose(value: str, known: list[str], what: str) -> list[str]:
@@ -35,10 +34,10 @@ def choose(value: str, known: list[str], what: str) -> list[str]:
     return names
 
 
-def measure(name: str, **settings: Any) -> dict[str, Any]:
+def measure(name: str, attempts: int, **settings: Any) -> dict[str, Any]:
     """Measures one model in a process of its own, again if it was noisy. Raises RuntimeError if the process dies."""
     found: list[dict[str, Any]] = []
-    for _ in range(ATTEMPTS):
+    for _ in range(attempts):
         found.append(_in_process(name=name, **settings))
         if not found[-1]["noisy"]:
             break
@@ -108,6 +107,9 @@ def main(
     dtype: Annotated[str, typer.Option(help="f32")] = "f32",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="bursts of every peer")] = 8,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="how often to measure a model whose rounds differ much; the calmest counts")
+    ] = 2,
     output: Annotated[
         Path | None, typer.Option(help="the JSON file; a dated name in benchmarks/results if not given")
     ] = None,
@@ -138,7 +140,12 @@ def main(
             task = progress.add_task(f"{i + 1}/{len(names)} {name}")
             try:
                 found["models"][name] = measure(
-                    name, peer_names=asked, threads=threads, rounds=rounds, lock=str(lock) if lock else None
+                    name,
+                    attempts=attempts,
+                    peer_names=asked,
+                    threads=threads,
+                    rounds=rounds,
+                    lock=str(lock) if lock else None,
                 )
             except RuntimeError as error:
                 lost.append(str(error))
