@@ -106,7 +106,8 @@ PYTHON_NUMBER = Diagnosis(
 )
 VARYING_SHAPE = Diagnosis(
     "a shape depends on the values of a tensor (nonzero, unique, a boolean mask as an index)",
-    "keep the shape fixed: torch.where or a product with the mask in place of an index, topk in place of nonzero",
+    "keep the shape fixed: torch.where or a product with the mask in place of an index, topk in place of nonzero; a "
+    "mask that never changes becomes its indices, mask.nonzero(), in __init__",
 )
 NUMPY = Diagnosis(
     "a tensor leaves PyTorch (.numpy() or a call into another library)",

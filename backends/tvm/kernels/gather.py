@@ -20,7 +20,8 @@ from .loops import LAUNCH_COST, Axis, nest, offset_of, run
 from .pointwise_ops import size_of
 
 
-def _row_number(ids: Access, at: Expr, rows: int, wrap: bool) -> Expr:
+def row_number(ids: Access, at: Expr, rows: int, wrap: bool) -> Expr:
+    """The id at `at`, clamped to 0..rows-1 and counted from the end where negative if `wrap`."""
     number = B.bind(B.cast(ids.load(at), "int64"))
     if wrap:
         number = B.bind(number + B.Select(number < 0, B.int64(rows), B.int64(0)))
@@ -92,7 +93,7 @@ class Lookup(Kernel):
         lanes = self.vector_bytes // size_of(self.dtype)
         with nest(axes, self.threads if work >= LAUNCH_COST else 1) as where:
             y_row, start = offset_of(where, axes, 0), offset_of(where, axes, 1)
-            number = _row_number(ids, where[1], self.rows, self.wrap)
+            number = row_number(ids, where[1], self.rows, self.wrap)
             if self.panel:
                 row = B.bind((number // self.panel) * (self.inner * self.panel) + number % self.panel)
             else:
@@ -149,7 +150,7 @@ class Gather(Kernel):
         threads = self.threads if math.prod(self.shape) >= LAUNCH_COST else 1
         with nest(axes, threads) as where:
             y_at, ids_at, x_at = (offset_of(where, axes, k) for k in range(3))
-            number = _row_number(ids, ids_at, self.size, wrap=False)
+            number = row_number(ids, ids_at, self.size, wrap=False)
             stride = self.strides[self.dim] if self.shape else 0
             y.store(y_at, x.load(x_at + number * stride))
 

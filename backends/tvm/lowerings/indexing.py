@@ -1,8 +1,9 @@
-"""Reading by index: embeddings, index_select, gather and advanced indexing."""
+"""Reading and writing by index: embeddings, index_select, gather, scatter and advanced indexing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ..kernels.gather import gather_kernel, lookup_kernel
 from ..kernels.linear import Linear, pack
 from ..kernels.linear_shape import LinearShape
 from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
+from ..kernels.scatter import scatter_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
 from .linear import linear_kernel
@@ -127,9 +129,36 @@ def gather(node: Node, cx: Lowering) -> None:
     cx.call(kernel, x, index, out)
 
 
+def scatter(op: str | None = None) -> Callable[[Node, Lowering], None]:
+    """A copy of the input, then what is scattered into it by `op`, or by the op that the node names."""
+
+    def lower(node: Node, cx: Lowering) -> None:
+        x, dim, ids, source = cx.view(node.args[0]), node.args[1], cx.view(node.args[2]), cx.view(node.args[3])
+        out = cx.output(node)
+        dim %= len(x.shape)
+        cx.copy(x, out)
+        layout = ids.strides, source.strides, out.strides
+        kernel = scatter_kernel(
+            op or node.args[4], ids.shape, dim, x.shape[dim], ids.dtype, out.dtype, *layout, cx.target
+        )
+        cx.call(kernel, ids, source, out)
+
+    return lower
+
+
+def check_scatter(node: Node, target: Target) -> str | None:
+    value = node.args[0].meta["val"]
+    if len(node.args) > 4 and (node.args[4] == "mean" or not node.kwargs.get("include_self", True)):
+        return f"a scattered {node.args[4]} of {value.dtype} is not supported"
+    return None if value.dim() else "a number has no dimensions to work along"
+
+
 RULES: dict[Any, OpRule] = {
     aten.embedding.default: OpRule(embedding),
     aten.index_select.default: OpRule(index_select),
     aten.index.Tensor: OpRule(index, check_index),
     aten.gather.default: OpRule(gather),
+    aten.scatter.src: OpRule(scatter("put"), check_scatter),
+    aten.scatter_add.default: OpRule(scatter("sum"), check_scatter),
+    aten.scatter_reduce.two: OpRule(scatter(), check_scatter),
 }

@@ -34,26 +34,8 @@ def _scan(node: Node) -> tuple[int, str]:
     return int(node.args[1]) % rank, dtype_name(node.meta["val"].dtype)
 
 
-def _dim(node: Node) -> int:
-    rank: int = node.meta["val"].dim()
-    return int(node.args[1]) % max(rank, 1)
-
-
 def _first(node: Node) -> Sequence[Node]:
     return [node.args[0]]
-
-
-def _scatter(node: Node) -> Sequence[Node]:
-    return [node.args[0], node.args[2], node.args[3]]
-
-
-REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
-
-
-def _check_scatter(node: Node, target: Any) -> str | None:
-    if node.args[4] not in REDUCTIONS or not node.kwargs.get("include_self", True):
-        return f"a scattered {node.args[4]} of what is no float is not supported"
-    return _check_scalar(node, target)
 
 
 def _check_scalar(node: Node, target: Any) -> str | None:
@@ -71,11 +53,6 @@ def _check_put(node: Node, target: Any) -> str | None:
 RULES: dict[Any, OpRule] = {
     aten.cumsum.default: OpRule(operator("cumsum", _scan, _first), _check_scalar),
     aten.cumprod.default: OpRule(operator("cumprod", _scan, _first), _check_scalar),
-    aten.scatter.src: OpRule(operator("scatter", lambda n: (_dim(n), "update"), _scatter), _check_scalar),
-    aten.scatter_add.default: OpRule(operator("scatter", lambda n: (_dim(n), "add"), _scatter), _check_scalar),
-    aten.scatter_reduce.two: OpRule(
-        operator("scatter", lambda n: (_dim(n), REDUCTIONS[n.args[4]]), _scatter), _check_scatter
-    ),
     aten.index_put.default: OpRule(
         operator(
             "index_put",

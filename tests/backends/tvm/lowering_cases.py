@@ -160,6 +160,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
         ],
         (X,),
     ),
+    "scatter-nan": (
+        lambda x: [x.scatter_reduce(0, torch.tensor([0, 1]), x[1:] * 2, op) for op in ("amax", "amin", "sum")],
+        (torch.tensor([1.0, float("nan"), 3.0]),),
+    ),
     "diagonal": (lambda x: (x.diagonal(1, 1, 2) * 2, x.diagonal(-2, 2, 1) + 0, torch.trace(x[0])), (X,)),
     "as-strided": (lambda x: x.as_strided((3, 4), (7, 2), 3) + 1, (X,)),
     "fold": (

@@ -9,6 +9,7 @@ import pytest
 import torch
 from fxpress.backends.tvm.kernels.attention import Attention, Heads, Mask
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
+from fxpress.numerics import compare_outputs
 from fxpress.target import Target
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,8 @@ def run(
     layout = None
     if mask is not None:
         kind = "bool" if mask.dtype == torch.bool else "float32"
-        layout = Mask(kind, *mask.expand(batch, count, queries, k.shape[2]).stride(), period=batch)
+        strides = mask.expand(batch, count, queries, k.shape[2]).stride()
+        layout = Mask(kind, *strides, period=batch, fill=options.pop("fill", None))
     y = torch.full((batch, queries, count, v.shape[3]), torch.nan).transpose(1, 2)
     kernel = Attention.choose(
         batch=batch, heads=count, kv_heads=k.shape[1], queries=queries, keys=k.shape[2], depth=depth,
@@ -96,6 +98,22 @@ def test_hidden_rows_and_nan() -> None:
         check(target, q, q, q, mask)
         check(target, q, q, q, mask > -1)
         assert (run(target, q, q, q, mask)[:, :, 3] == 0).all()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
+@pytest.mark.parametrize("shape", [(2, 1, 1, 21), (1, 3, 19, 21), (2, 1, 19, 1)], ids=str)
+@pytest.mark.parametrize("fill", [None, -1e9, -2.0, -torch.inf])
+def test_strict_attention_is_softmax(target: Target, shape: tuple[int, ...], fill: float | None) -> None:
+    q, k, v = torch.randn(2, 3, 19, 8), torch.randn(2, 3, 21, 8), torch.randn(2, 3, 21, 8)
+    mask = torch.where(torch.rand(shape) > 0.7, -torch.inf, torch.randn(shape))
+    mask[..., 0, :] = -torch.inf  # a query without keys
+    mask = mask if fill is None else mask.isfinite()
+    ours = run(target, q, k, v, mask, strict=True, fill=fill, scale=0.3)
+    exact, single = (
+        torch.ops.fxpress.attention(*(x.to(dtype) for x in (q, k, v)), mask, fill, 0.3, False)
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert compare_outputs([ours], [single], [exact]).acceptable
 
 
 def test_mask_repeats_over_the_batch() -> None:
