@@ -33,11 +33,11 @@ class Branches(nn.Module):
 
 branches = Branches()
 
-class Inverse(nn.Module):
+class Digamma(nn.Module):
     def forward(self, x):
-        return torch.erfinv(x)
+        return torch.digamma(x)
 
-inverse = Inverse()
+digamma = Digamma()
 """
 
 
