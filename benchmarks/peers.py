@@ -286,9 +286,13 @@ def _iree_file(module: nn.Module, args: Args, kwargs: Kwargs) -> Path:
 
 
 def _iree_from_torch(program: torch.export.ExportedProgram, path: Path) -> None:
+    import iree.compiler.ir
     from iree.turbine import aot
 
-    output = aot.export(program)
+    try:
+        output = aot.export(program)
+    except iree.compiler.ir.MLIRError as error:
+        raise RuntimeError(f"IREE cannot import the exported program: {str(error)[:500]}") from None
     output.session.set_flags(*IREE_FLAGS)
     output.compile(save_to=str(path), target_backends=("llvm-cpu",))
 
