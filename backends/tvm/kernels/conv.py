@@ -165,12 +165,15 @@ class _Body:
         sums = zeros(len(pixels), vectors, lanes)
         self.accumulate(sums, x, pixels, vectors, self.prefetches(pixels, vectors, residual_at))
         bias = [B.bind(load_first(self.bias, self.first_channel + v * lanes, lanes, counts[v])) for v in range(vectors)]
+        for slot in range(len(pixels) * vectors):  # last: a large bias would make every product round more
+            sums[slot] = sums[slot] + bias[slot % vectors]
         for p, (line, column) in enumerate(pixels):
             _, y_step, residual_step = shape.pixel(0, line, column)
             for v in range(vectors):
                 at = v * lanes
-                value = sums[p * vectors + v] + bias[v]  # last: a large bias would make every product round more
-                self.finish(value, y_at + (y_step + at), residual_at + (residual_step + at), lanes, counts[v])
+                self.finish(
+                    sums[p * vectors + v], y_at + (y_step + at), residual_at + (residual_step + at), lanes, counts[v]
+                )
 
     def prefetches(self, pixels: list[tuple[int, int]], vectors: int, residual_at: Expr) -> list[Prefetch]:
         """What to bring to L2 while the products of a register tile are summed.

@@ -146,9 +146,15 @@ class Linear(Kernel):
         residual = at("residual", shape.residual).shifted(column) if shape.residual else None
         tile = Registers(rows * vectors, lanes)
 
+        early = shape.bias and _bias_first(shape.activation)
+
+        def bias() -> list[Expr]:
+            return [B.bind(named["bias"].load(column + j * lanes, lanes, count=n)) for j, n in enumerate(valid)]
+
         def start() -> None:
+            first = bias() if early else [broadcast(B.float32(0), lanes)] * vectors
             for slot in range(rows * vectors):
-                tile[slot] = broadcast(B.float32(0), lanes)
+                tile[slot] = first[slot % vectors]
 
         def resume() -> None:
             for i in range(rows):
@@ -162,12 +168,11 @@ class Linear(Kernel):
                     y.store(i * shape.y.inner + j * lanes, value, lanes, count=valid[j])
 
         def conclude() -> None:
-            # the bias comes last: a large one would make every product round more
-            given = valid if shape.bias else []
-            bias = [B.bind(named["bias"].load(column + j * lanes, lanes, count=n)) for j, n in enumerate(given)]
+            last = bias() if shape.bias and not early else []
+            for slot in range(rows * vectors if last else 0):
+                tile[slot] = tile[slot] + last[slot % vectors]
 
             def finished(value: Expr, i: int, j: int) -> Expr:
-                value = value + bias[j] if bias else value
                 if residual is not None and shape.residual is not None:
                     value = value + residual.load(i * shape.residual.inner + j * lanes, lanes, count=valid[j])
                 return shape.activate(value, lanes)
@@ -250,3 +255,12 @@ def _slices(rows: int, k: int, target: Target) -> int:
     """Into how many equal parts k is cut so that a part of `rows` rows of x takes half of L2; 1 if none is equal."""
     least = -(-4 * rows * k // (target.l2 // 2))
     return next((slices for slices in range(least, 2 * least + 1) if k % (4 * slices) == 0), 1)
+
+
+def _bias_first(activation: str) -> bool:
+    """Whether sums start from the bias instead of getting it last.
+
+    A large bias makes every product that is added to it round more, so it should come last. But where an activation
+    follows that needs many registers, LLVM keeps sums that start from a constant in memory: 30% more time.
+    """
+    return activation.partition("(")[0] not in ("none", "relu", "clamp", "leaky_relu")
