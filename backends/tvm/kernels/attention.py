@@ -16,10 +16,9 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
-from .gemm import accumulate, best_rows, counts, part, rows_cycles, tasks, tiles, zeros
+from .gemm import CHUNK, accumulate, best_rows, counts, part, rows_cycles, tasks, tiles, zeros
 from .loops import run
 
-_CHUNK = 256  # keys whose weights are summed on their own
 _LOWEST = -3.4028234663852886e38
 
 
@@ -215,10 +214,10 @@ class Attention(Kernel):
         width, lanes, vectors = self.lanes * self.query_vectors, self.lanes, -(-count // self.lanes)
         sums = zeros(1, vectors, lanes)
         # One running sum of thousands of weights would round too often.
-        with B.serial((visible + (_CHUNK - 1)) // _CHUNK) as chunk:
-            start = B.bind(chunk * _CHUNK)
+        with B.serial((visible + (CHUNK - 1)) // CHUNK) as chunk:
+            start = B.bind(chunk * CHUNK)
             partial = zeros(1, vectors, lanes)
-            with B.serial(B.min(B.int32(_CHUNK), visible - start)) as key:
+            with B.serial(B.min(B.int32(CHUNK), visible - start)) as key:
                 for j in range(vectors):
                     at = B.bind((start + key) * width + j * lanes)
                     weight = vmath.exp_nonpositive(B.bind(scores.load(at, lanes) - maxima[j]))

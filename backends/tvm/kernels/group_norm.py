@@ -15,7 +15,7 @@ from .base import Access, Expr, Registers, broadcast, scratch
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run
 from .norm import Norm
 from .sums import CHUNK, UNROLL, sum_of
-from .vmath import constant, hold, opaque, rsqrt
+from .vmath import constant, hold, opaque, rsqrt, square
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class GroupNorm(Norm):
             return hold(total[0] * constant(1.0 / count, "float32"))
 
         mean = over_group(lambda value, lanes: value)
-        variance = over_group(lambda value, lanes: _square(value - broadcast(mean, lanes)))
+        variance = over_group(lambda value, lanes: square(value - broadcast(mean, lanes)))
         inverse = hold(rsqrt(variance + constant(self.eps, "float32")))
         with B.serial(size) as c:
             scale, shift = self._affine(given, first + c, mean, inverse)
@@ -156,7 +156,7 @@ class GroupNorm(Norm):
                 means.store(c, shift)
 
         over_groups(lambda value, c, lanes: value, keep_mean)
-        over_groups(lambda value, c, lanes: _square(value - means.load(c, lanes)), keep_affine)
+        over_groups(lambda value, c, lanes: square(value - means.load(c, lanes)), keep_affine)
         with nest(space, 1) as where:
             y_row, x_row = offset_of(where, space, 0, y_base), offset_of(where, space, 1, x_base)
 
@@ -165,11 +165,6 @@ class GroupNorm(Norm):
                 y.store(y_row + c, value, lanes)
 
             run(width, self.lanes, finish)
-
-
-def _square(x: Expr) -> Expr:
-    x = hold(x)
-    return x * x
 
 
 def group_norm_kernel(

@@ -39,9 +39,8 @@ class LinearShape:
     @classmethod
     def dense(cls, m: int, n: int, k: int, *, bias: bool = False, activation: str = "none") -> LinearShape:
         """`m` rows, one after another in x and in y."""
-        return cls(
-            outer=1, inner=m, n=n, k=k, x=Rows(m * k, k), y=Rows(m * n, n), bias=bias, activation=activation
-        )  # fmt: skip
+        x, y = Rows(m * k, k), Rows(m * n, n)
+        return cls(outer=1, inner=m, n=n, k=k, x=x, y=y, bias=bias, activation=activation)
 
     @property
     def m(self) -> int:

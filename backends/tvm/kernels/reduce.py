@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,22 +48,18 @@ def _min(x: Expr, y: Expr) -> Expr:
     return vmath.minimum(x, y) if vmath.element_of(x).startswith("float") else B.min(x, y)
 
 
-def _add(x: Expr, y: Expr) -> Expr:
-    return x + y
-
-
 _MONOIDS = {
-    "sum": _Monoid(lambda dtype: 0, _add),
-    "mean": _Monoid(lambda dtype: 0, _add),
+    "sum": _Monoid(lambda dtype: 0, operator.add),
+    "mean": _Monoid(lambda dtype: 0, operator.add),
     "prod": _Monoid(lambda dtype: 1, lambda x, y: opaque(x) * y),
     "max": _Monoid(_lowest, _max),
     "min": _Monoid(_highest, _min),
     "any": _Monoid(lambda dtype: 0, lambda x, y: x | y),
     "all": _Monoid(lambda dtype: 1, lambda x, y: x & y),
-    "sum_abs": _Monoid(lambda dtype: 0, _add, vmath.absolute),
-    "sum_square": _Monoid(lambda dtype: 0, _add, lambda x: opaque(x) * x),
-    "norm1": _Monoid(lambda dtype: 0, _add, vmath.absolute),
-    "norm2": _Monoid(lambda dtype: 0, _add, lambda x: opaque(x) * x),
+    "sum_abs": _Monoid(lambda dtype: 0, operator.add, vmath.absolute),
+    "sum_square": _Monoid(lambda dtype: 0, operator.add, lambda x: opaque(x) * x),
+    "norm1": _Monoid(lambda dtype: 0, operator.add, vmath.absolute),
+    "norm2": _Monoid(lambda dtype: 0, operator.add, lambda x: opaque(x) * x),
     "norm_inf": _Monoid(lambda dtype: 0, _max, vmath.absolute),
 }
 _SPECIAL = ("var", "std", "logsumexp", "argmax", "argmin")
@@ -169,8 +166,8 @@ class Reduce(Kernel):
             mean = hold(source.total(_MONOIDS["sum"]) * constant(1.0 / max(count, 1), source.dtype, kept_lanes))
             square = _Monoid(
                 lambda dtype: 0,
-                _add,
-                lambda v: _square(v - (mean if lanes_of(v) == kept_lanes else _spread(mean, v))),
+                operator.add,
+                lambda v: vmath.square(v - (mean if lanes_of(v) == kept_lanes else _spread(mean, v))),
             )
             free = max(count - self.correction, 0.0)
             variance = source.total(square) / constant(free, source.dtype, kept_lanes)
@@ -181,7 +178,7 @@ class Reduce(Kernel):
             shift = hold(select(finite, highest, select(B.isnan(highest), highest, like(highest, 0))))
             terms = _Monoid(
                 lambda dtype: 0,
-                _add,
+                operator.add,
                 lambda v: vmath.exp(hold(opaque(v) - (shift if lanes_of(v) == kept_lanes else _spread(shift, v)))),
             )
             return hold(vmath.log(source.total(terms)) + shift)
@@ -189,11 +186,6 @@ class Reduce(Kernel):
         if self.op == "mean":
             value = value / constant(count, source.dtype, kept_lanes)
         return vmath.sqrt(value) if self.op == "norm2" else value
-
-
-def _square(x: Expr) -> Expr:
-    x = hold(x)
-    return x * x
 
 
 def _spread(x: Expr, v: Expr) -> Expr:
@@ -302,9 +294,6 @@ class _Source:
 
     @contextmanager
     def _outer(self, axes: Sequence[Axis]) -> Iterator[Expr]:
-        if not axes:
-            yield self.offset
-            return
         with nest(axes, 1) as position:
             yield B.bind(sum((i * a.strides[1] for i, a in zip(position, axes, strict=True)), self.offset))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 from tvm.tirx.script import builder as B
@@ -49,12 +50,8 @@ def _sum(first: Expr, count: int, lanes: int, element: Callable[[Expr, int], Exp
         if width == lanes:
             sums[slot] = sums[slot] + element(first + start, width)
         else:
-            rest[0] = rest[0] + across(_add, hold(element(first + start, width)))
+            rest[0] = rest[0] + across(operator.add, hold(element(first + start, width)))
 
     run(count, lanes, add, UNROLL)
     total = (sums[0] + sums[1]) + (sums[2] + sums[3])
-    return hold(rest[0] + across(_add, hold(total)))
-
-
-def _add(x: Expr, y: Expr) -> Expr:
-    return x + y
+    return hold(rest[0] + across(operator.add, hold(total)))

@@ -427,6 +427,12 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Expr], tuple[float, ...]]] = {
 }
 
 
+def square(x: Expr) -> Expr:
+    """x * x, with `x` evaluated once."""
+    x = hold(x)
+    return x * x
+
+
 def parse_activation(name: str) -> tuple[str, tuple[float, ...]]:
     """Read `relu` or `clamp(0.0,6.0)` as a name of ACTIVATIONS and all its parameters, defaults filled in.
 
