@@ -7,5 +7,6 @@ and outputs have their channels in the last dimension, weights keep PyTorch's or
 
 from .activation import activate, parse_activation
 from .library import fxpress
+from .quantized import expand_weight
 
-__all__ = ["activate", "fxpress", "parse_activation"]
+__all__ = ["activate", "expand_weight", "fxpress", "parse_activation"]

@@ -15,31 +15,31 @@ _LIBRARY: Any = torch.library.Library("fxpress", "DEF")  # type: ignore[no-untyp
 fxpress = torch.ops.fxpress
 
 
-def _op(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    def define(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def define(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         name = schema.split("(", 1)[0]
         _LIBRARY.define(schema)
         _LIBRARY.impl(name, function, "CompositeImplicitAutograd")
         return function
 
-    return define
+    return add
 
 
-def _channels_first(x: Tensor, channels_last: bool) -> Tensor:
+def channels_first(x: Tensor, channels_last: bool) -> Tensor:
     return x.movedim(-1, 1) if channels_last else x
 
 
-def _restore(x: Tensor, channels_last: bool) -> Tensor:
+def restore(x: Tensor, channels_last: bool) -> Tensor:
     return x.movedim(1, -1).contiguous() if channels_last else x
 
 
-def _pad(x: Tensor, padding: Sequence[int]) -> Tensor:
+def pad(x: Tensor, padding: Sequence[int]) -> Tensor:
     """Zero-pad the spatial dims of a channels-first tensor by (before, after) pairs, first spatial dim first."""
     pairs = [tuple(padding[i : i + 2]) for i in range(0, len(padding), 2)]
     return F.pad(x, [p for pair in reversed(pairs) for p in pair]) if any(padding) else x
 
 
-@_op(
+@define(
     "conv(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, "
     "int groups, str activation, bool channels_last) -> Tensor"
 )
@@ -62,13 +62,13 @@ def _conv(
     """
     convolution = F.conv1d if weight.dim() == 3 else F.conv2d
     y = convolution(
-        _pad(_channels_first(x, channels_last), padding), weight, bias, stride=stride, dilation=dilation, groups=groups
+        pad(channels_first(x, channels_last), padding), weight, bias, stride=stride, dilation=dilation, groups=groups
     )
-    y = _restore(y, channels_last)
+    y = restore(y, channels_last)
     return activate(y if residual is None else y + residual, activation)
 
 
-@_op(
+@define(
     "conv_transpose(Tensor x, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, "
     "int[] dilation, int groups, str activation, bool channels_last) -> Tensor"
 )
@@ -87,7 +87,7 @@ def _conv_transpose(
     """activation(transposed convolution(x, weight) + bias), in 1-D or 2-D; weight is [ic, oc/groups, *kernel]."""
     convolution = F.conv_transpose1d if weight.dim() == 3 else F.conv_transpose2d
     y = convolution(
-        _channels_first(x, channels_last),
+        channels_first(x, channels_last),
         weight,
         bias,
         stride=stride,
@@ -96,17 +96,17 @@ def _conv_transpose(
         groups=groups,
         dilation=dilation,
     )
-    return activate(_restore(y, channels_last), activation)
+    return activate(restore(y, channels_last), activation)
 
 
-@_op("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor")
+@define("linear(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
     """activation(x @ weight.T + bias + residual); weight is [n, k], residual has the output's shape."""
     y = F.linear(x, weight, bias)
     return activate(y if residual is None else y + residual, activation)
 
 
-@_op(
+@define(
     "max_pool(Tensor x, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode, bool channels_last)"
     " -> Tensor"
 )
@@ -121,11 +121,11 @@ def _max_pool(
 ) -> Tensor:
     """Max pooling in one to three dimensions; padding (one number a dim, both sides) counts as -infinity."""
     pool: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
-    y = pool(_channels_first(x, channels_last), kernel, stride, padding, dilation, ceil_mode=ceil_mode)
-    return _restore(y, channels_last)
+    y = pool(channels_first(x, channels_last), kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    return restore(y, channels_last)
 
 
-@_op(
+@define(
     "avg_pool(Tensor x, int[] kernel, int[] stride, int[] padding, bool ceil_mode, bool count_include_pad, "
     "int? divisor, bool channels_last) -> Tensor"
 )
@@ -140,30 +140,30 @@ def _avg_pool(
     channels_last: bool,
 ) -> Tensor:
     """Average pooling in one to three dimensions; `divisor` replaces the window's size (from two dimensions on)."""
-    x = _channels_first(x, channels_last)
+    x = channels_first(x, channels_last)
     if len(kernel) == 1:
         y = F.avg_pool1d(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad)
     else:
         pool = F.avg_pool2d if len(kernel) == 2 else F.avg_pool3d
         y = pool(x, list(kernel), list(stride), list(padding), ceil_mode, count_include_pad, divisor)
-    return _restore(y, channels_last)
+    return restore(y, channels_last)
 
 
-@_op("adaptive_avg_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
+@define("adaptive_avg_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
 def _adaptive_avg_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
     """Average pooling to a given output size in one to three dimensions."""
     pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(size) - 1]
-    return _restore(pool(_channels_first(x, channels_last), size), channels_last)
+    return restore(pool(channels_first(x, channels_last), size), channels_last)
 
 
-@_op("adaptive_max_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
+@define("adaptive_max_pool(Tensor x, int[] size, bool channels_last) -> Tensor")
 def _adaptive_max_pool(x: Tensor, size: Sequence[int], channels_last: bool) -> Tensor:
     """Max pooling to a given output size in one to three dimensions."""
     pool: Any = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[len(size) - 1]
-    return _restore(pool(_channels_first(x, channels_last), size), channels_last)
+    return restore(pool(channels_first(x, channels_last), size), channels_last)
 
 
-@_op("resize(Tensor x, int[] size, float[]? scales, str mode, bool align_corners, bool channels_last) -> Tensor")
+@define("resize(Tensor x, int[] size, float[]? scales, str mode, bool align_corners, bool channels_last) -> Tensor")
 def _resize(
     x: Tensor,
     size: Sequence[int],
@@ -177,7 +177,7 @@ def _resize(
 
     `scales`, when given, replace size ratios in the coordinate mapping, as PyTorch's upsample ops take them.
     """
-    x = _channels_first(x, channels_last)
+    x = channels_first(x, channels_last)
     aten = torch.ops.aten
     factors = list(scales) if scales is not None else [None] * len(size)
     if mode == "nearest":
@@ -190,10 +190,10 @@ def _resize(
         raise ValueError(
             f"resize mode must be nearest, nearest-exact, linear, bilinear, bicubic or trilinear, not {mode!r}"
         )
-    return _restore(y, channels_last)
+    return restore(y, channels_last)
 
 
-@_op(
+@define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor attn_mask, float? fill, float scale, bool enable_gqa)"
     " -> Tensor"
 )
@@ -219,9 +219,9 @@ def _attention(
     return scores.softmax(-1) @ value
 
 
-@_op("group_norm(Tensor x, int groups, Tensor? weight, Tensor? bias, float eps, bool channels_last) -> Tensor")
+@define("group_norm(Tensor x, int groups, Tensor? weight, Tensor? bias, float eps, bool channels_last) -> Tensor")
 def _group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, channels_last: bool
 ) -> Tensor:
     """Group normalisation over channel groups and all spatial dims."""
-    return _restore(F.group_norm(_channels_first(x, channels_last), groups, weight, bias, eps), channels_last)
+    return restore(F.group_norm(channels_first(x, channels_last), groups, weight, bias, eps), channels_last)
