@@ -39,15 +39,41 @@ ISAS: dict[str, Isa] = {
 }
 
 
+@dataclass(frozen=True)
+class Extension:
+    """Instructions beyond a level that kernels may use where the machine has them; `flag` is as /proc/cpuinfo has it.
+
+    An artifact requires only the extensions that its kernels were emitted with.
+    """
+
+    name: str
+    isa: str
+    flag: str
+    attribute: str  # as LLVM spells it
+
+
+EXTENSIONS: dict[str, Extension] = {
+    extension.name: extension
+    for extension in (
+        Extension("avxvnni", "avx2", "avx_vnni", "+avxvnni"),  # dot products of four 8-bit integers, 256-bit vectors
+        Extension("vnni", "avx512", "avx512_vnni", "+avx512vnni"),  # the same in 512-bit vectors
+        Extension("vbmi", "avx512", "avx512vbmi", "+avx512vbmi"),  # permutations of bytes
+        Extension("bf16", "avx512", "avx512_bf16", "+avx512bf16"),  # dot products of two bfloat16
+    )
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Where code runs. `Target.parse("cpu{isa=avx2,cores=4}")` and `str(target)` are inverse to each other.
 
-    `cores` are physical cores; `l1`, `l2` are bytes of data cache per core, `l3` bytes shared by all cores.
+    `extensions` names what the machine has beyond `isa`, joined by "+", or is "none". `cores` are physical cores;
+    `l1`, `l2` are bytes of data cache per core, `l3` bytes shared by all cores.
     """
 
     kind: str = "cpu"
     isa: str = "avx2"
+    extensions: str = "none"
     cores: int = 1
     l1: int = 32 * KIB
     l2: int = 1024 * KIB
@@ -58,6 +84,13 @@ class Target:
             raise InvalidInput(f"target kind must be one of ['cpu'], not {self.kind!r}")
         if self.isa not in ISAS:
             raise InvalidInput(f"target option isa must be one of {sorted(ISAS)}, not {self.isa!r}")
+        known = [extension.name for extension in EXTENSIONS.values() if extension.isa == self.isa]
+        for name in self.extensions.split("+"):
+            if name not in (*known, "none"):
+                raise InvalidInput(
+                    f"target option extensions must be 'none' or some of {known} (with isa={self.isa}) joined by '+', "
+                    f"not {self.extensions!r}"
+                )
         for name in ("cores", "l1", "l2", "l3"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"target option {name} must be at least 1, not {getattr(self, name)}")
@@ -67,6 +100,10 @@ class Target:
         """The instruction-set level that kernels are emitted for."""
         return ISAS[self.isa]
 
+    def has(self, extension: str) -> bool:
+        """Whether kernels may use that extension."""
+        return extension in self.extensions.split("+")
+
     def __str__(self) -> str:
         options = ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "kind")
         return f"{self.kind}{{{options}}}"
@@ -74,6 +111,8 @@ class Target:
     @classmethod
     def parse(cls, text: str | Target) -> Target:
         """Read a target such as `cpu` or `cpu{isa=avx2,cores=2}`; what is not given is this machine's.
+
+        A given isa is meant for other machines: it has no extensions unless they are given too.
 
         Raises InvalidInput when the text does not parse, names an unknown option or a value out of range.
         """
@@ -87,17 +126,21 @@ class Target:
             raise InvalidInput(f"target kind must be one of ['cpu'], not {kind!r}")
         options: dict[str, object] = dict(host_options())
         known = {f.name for f in fields(cls)} - {"kind"}
+        given: set[str] = set()
         for item in filter(None, (part.strip() for part in body.split(","))):
             name, _, value = item.partition("=")
             name, value = name.strip(), value.strip()
             if name not in known:
                 raise InvalidInput(f"target option must be one of {sorted(known)}, not {name!r}")
             if name == "isa":
+                options |= {"isa": value, "extensions": options["extensions"] if "extensions" in given else "none"}
+            elif name == "extensions":
                 options[name] = value
             elif value.isdigit():
                 options[name] = int(value)
             else:
                 raise InvalidInput(f"target option {name} must be a positive integer, not {value!r}")
+            given.add(name)
         return cls(kind=kind, **options)  # type: ignore[arg-type]
 
 
@@ -111,7 +154,12 @@ def host_options() -> dict[str, object]:
             "this machine's CPU must have AVX2 and FMA to be a default target; "
             "name another target, for example 'cpu{isa=avx2}', to compile for another machine"
         )
-    options: dict[str, object] = {"isa": names[-1], "cores": physical_cores()}
+    extensions = [name for name, ext in EXTENSIONS.items() if ext.isa == names[-1] and ext.flag in flags]
+    options: dict[str, object] = {
+        "isa": names[-1],
+        "extensions": "+".join(extensions) or "none",
+        "cores": physical_cores(),
+    }
     for level, name in ((1, "l1"), (2, "l2"), (3, "l3")):
         size = _cache_bytes(level)
         if size:

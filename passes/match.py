@@ -9,17 +9,9 @@ from typing import Any, TypeGuard
 import torch
 from torch.fx import Node
 
+from ..arguments import arguments as arguments  # passes find it here with the other questions
 from ..printer import print_type
 from ..rewriter import Rewriter
-
-
-def arguments(node: Node) -> dict[str, Any]:
-    """Every argument of an op call by its schema name, defaults filled in."""
-    schema = node.target._schema
-    values = {a.name: a.default_value if a.has_default_value() else None for a in schema.arguments}
-    values.update(zip((a.name for a in schema.arguments), node.args, strict=False))
-    values.update(node.kwargs)
-    return values
 
 
 def call_again(node: Node, rw: Rewriter, **changed: Any) -> Node:

@@ -23,7 +23,11 @@ def keep_borders(calls: Sequence[KernelCall], lifetimes: Sequence[Lifetime]) -> 
     The `FillFrame` of a storage in the map can be left out. Shapes with the most borders a byte come first; one that
     makes the arena too large is left as it is.
     """
-    frames = {call.views[0].storage: call.kernel for call in calls if isinstance(call.kernel, FillFrame)}
+    frames = {
+        call.views[0].storage: call.kernel
+        for call in calls
+        if isinstance(call.kernel, FillFrame) and call.kernel.value == 0
+    }
     groups: dict[FillFrame, list[Lifetime]] = {}
     for lifetime in lifetimes:
         if lifetime.storage in frames:

@@ -19,6 +19,7 @@ from ...program import Program
 from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
+from ...target import EXTENSIONS, Target
 from ..base import Lowered
 from .borders import keep_borders, merged
 from .kernels.base import Call, run_module
@@ -88,6 +89,17 @@ class TvmLowered(Lowered):
         return run_module(self.calls, self.table_size, {"prepare": prepare})
 
     @property
+    def extensions(self) -> frozenset[str]:
+        """The target's extensions that some kernel needs."""
+        kernels = {call.kernel for call in (*self.lowering.prepare_calls, *self.kernel_calls)}
+        return frozenset(extension for kernel in kernels for extension in kernel.extensions())
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What a machine's CPU must have to run the code, as /proc/cpuinfo spells it."""
+        return self.lowering.target.vector.features | {EXTENSIONS[name].flag for name in self.extensions}
+
+    @property
     def table_size(self) -> int:
         """Entries of the address table."""
         return 3 + len(self.lowering.program.placeholders) + len(self.lowering.outputs)
@@ -114,7 +126,7 @@ class TvmLowered(Lowered):
         stage = progress or (lambda name: None)
         program = self.lowering.program
         stage("code generation")
-        library = compile_library(self.module(), self.lowering)
+        library = compile_library(self.module(), self.lowering.target, self.extensions)
         inputs = [
             _spec(name, node) for name, node in zip(_input_names(self.lowering), program.placeholders, strict=True)
         ]
@@ -127,7 +139,7 @@ class TvmLowered(Lowered):
             {
                 "fxpress": __version__,
                 "target": str(self.lowering.target),
-                "features": sorted(self.lowering.target.vector.features),
+                "features": sorted(self.features),
                 "signature": program.signature.to_json(),
                 "inputs": [spec.to_json() for spec in inputs],
                 "outputs": program.outputs.to_json(),
@@ -215,9 +227,9 @@ class TvmLowered(Lowered):
         return value
 
 
-def compile_library(module: Any, lowering: Lowering) -> bytes:
+def compile_library(module: Any, target: Target, extensions: Iterable[str]) -> bytes:
     """Generate code for `module` and link it into a shared library; returns the file's content."""
-    built = compile_module(module, lowering.target)
+    built = compile_module(module, target, extensions)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "library.so"
         built.export_library(str(path), options=["-s"])

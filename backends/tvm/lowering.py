@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from ...printer import op_name, print_type
 from ...program import Program
 from ...target import Target
 from .kernels.base import Kernel
-from .kernels.pointwise import FillFrame, copy_kernel
+from .kernels.pointwise import FillFrame, copy_kernel, flip_kernel
 from .placement import concatenation_slots, halo_demand, result_places
 from .views import Storage, View, dense_strides
 
@@ -70,8 +70,9 @@ class Lowering:
 
     def __post_init__(self) -> None:
         self._constant_by_content: dict[tuple[Any, ...], View] = {}
-        self._haloed: dict[tuple[Node, tuple[int, ...]], View] = {}
+        self._haloed: dict[tuple[Node, tuple[int, ...], int, bool], View] = {}
         self._cache: dict[str, Any] = {}
+        self._flipped: dict[View, View] = {}
         self._current: Node | None = None
         self._results = result_places(self.program)
         self.outputs = [
@@ -126,7 +127,17 @@ class Lowering:
     # what rules read
 
     def view(self, node: Any) -> View:
-        """The view of a node's value; constants are added to the artifact when first read."""
+        """The view of a node's value, as its dtype says; constants are added to the artifact when first read."""
+        held = self.held(node)
+        return self._converted(held, biased=False) if held.biased else held
+
+    def biased(self, node: Node) -> View:
+        """The view of an int8 value as uint8, 128 added to each element."""
+        held = self.held(node)
+        return held if held.biased else self._converted(held, biased=True)
+
+    def held(self, node: Any) -> View:
+        """The view of a node's value as it is in memory, biased or not: for rules that only move elements."""
         if not isinstance(node, Node):
             raise InternalError(f"operand must be a node, not {node!r}")
         if node not in self.values:
@@ -138,6 +149,22 @@ class Lowering:
         if isinstance(value, tuple):
             raise InternalError(f"%{node.name} has several values; read them through getitem")
         return value
+
+    def _converted(self, view: View, biased: bool) -> View:
+        if view not in self._flipped:
+            other = replace(self.temporary(view.shape, "uint8" if biased else "int8"), biased=biased)
+            self.flip(view, other)
+            self._flipped[view] = other
+        return self._flipped[view]
+
+    def flip(self, source: View, destination: View) -> None:
+        """Copy a biased view into an unbiased one or the other way round."""
+        kernel = flip_kernel(
+            source.shape, source.dtype, destination.dtype, source.strides, destination.strides, self.target
+        )
+        self.call(
+            kernel, source, destination, note=f"copy: 8-bit integers {'with' if destination.biased else 'without'} bias"
+        )
 
     def constant_tensor(self, node: Any) -> torch.Tensor | None:
         """The tensor when `node` is a constant, else None."""
@@ -154,39 +181,50 @@ class Lowering:
         view = node if isinstance(node, View) else self.view(node)
         if view.is_dense:
             return view
-        dense = self.temporary(view.shape, view.dtype)
+        dense = replace(self.temporary(view.shape, view.dtype), biased=view.biased)
         self.copy(view, dense, note)
         return dense
 
-    def with_halo(self, node: Node, pads: Sequence[int]) -> View:
-        """A channels-last value with zeros `pads` (before, after for each spatial dim) beyond its edges."""
-        view, pads = self.view(node), tuple(pads)
+    def with_halo(self, node: Node, pads: Sequence[int], fill: int = 0, biased: bool = False) -> View:
+        """A channels-last value with elements `fill` beyond its edges, as far as `pads` says.
+
+        `pads` holds (before, after) for each spatial dim. `biased` asks for an int8 value held as uint8; `fill` is then
+        what lies in memory.
+        """
+        view, pads = self.biased(node) if biased else self.view(node), tuple(pads)
         if not any(pads):
             return view if view.strides[-1] == 1 or view.shape[-1] == 1 else self.contiguous(view)
-        if view.halo and all(have >= want for have, want in zip(view.halo, pads, strict=True)):
+        wide = view.halo and all(have >= want for have, want in zip(view.halo, pads, strict=True))
+        if wide and view.fill == fill:
             return view
-        key = (node, pads)
+        key = (node, pads, fill, biased)
         if key not in self._haloed:
-            self._haloed[key] = self.halo_copy(view, pads)
+            self._haloed[key] = self.halo_copy(view, pads, fill)
         return self._haloed[key]
 
-    def halo_copy(self, view: View, pads: Sequence[int]) -> View:
-        """A copy of a channels-last view, dense but for a zero border as wide as `pads`."""
-        haloed = self._allocate_halo(view.shape, view.dtype, tuple(pads))
-        self.copy(view, haloed, "copy: to channels-last with the zero border that the convolution reads")
+    def halo_copy(self, view: View, pads: Sequence[int], fill: int = 0) -> View:
+        """A copy of a channels-last view, dense but for a border of `fill` as wide as `pads`."""
+        haloed = self._allocate_halo(view.shape, view.dtype, tuple(pads), fill, view.biased)
+        self.copy(view, haloed, "copy: to channels-last with the border that the convolution reads")
         return haloed
 
     # what rules make
 
-    def output(self, node: Node, index: int | None = None, *, strided: bool = False) -> View:
+    def output(self, node: Node, index: int | None = None, *, strided: bool = False, biased: bool = False) -> View:
         """Memory for the node's value (or its value number `index`), registered as such.
 
         `strided` says that the kernel can write any strides with a dense last dimension; the value then gets the halo
-        its consumers read, or lies where a concatenation wants it.
+        its consumers read, or lies where a concatenation wants it. `biased` says that the kernel writes an int8 value
+        as uint8, 128 added to each element.
         """
         fake = node.meta["val"] if index is None else node.meta["val"][index]
         shape, dtype = tuple(fake.shape), dtype_name(fake.dtype)
-        view = self._place(node, shape, dtype, strided) if index is None else self.temporary(shape, dtype)
+        if index is not None:
+            view = self.temporary(shape, dtype)
+        elif biased:
+            view = self._place_biased(node, shape, strided)
+        else:
+            view = self._place(node, shape, dtype, strided)
         if index is None:
             self.values[node] = view
         else:
@@ -244,30 +282,41 @@ class Lowering:
         return KernelCall(kernel, tuple(views), self._current, note)
 
     def _place(self, node: Node, shape: tuple[int, ...], dtype: str, strided: bool) -> View:
-        if strided and node in self._halo_demand:
-            return self._allocate_halo(shape, dtype, self._halo_demand[node])
-        if strided and node in self._slots:
+        if strided and node in self._halo_demand and not self._halo_demand[node].biased:
+            return self._allocate_halo(shape, dtype, self._halo_demand[node].pads)
+        if strided and node in self._slots and dtype != "int8":
             user, dim, start = self._slots[node]
             return self._concatenation(user).slice(dim, start, shape[dim])
         if node in self._results and node not in self._halo_demand:
             return View(self.outputs[self._results[node]], 0, shape, dense_strides(shape))
         return self.temporary(shape, dtype)
 
-    def _concatenation(self, node: Node) -> View:
-        """The value of a concatenation, placed by whichever of its operands is lowered first."""
-        if node not in self.values:
-            self.output(node, strided=True)
-        return self.view(node)
+    def _place_biased(self, node: Node, shape: tuple[int, ...], strided: bool) -> View:
+        demand = self._halo_demand.get(node)
+        if strided and demand is not None:
+            return self._allocate_halo(shape, "uint8", demand.pads, demand.fill, biased=True)
+        if strided and node in self._slots:
+            user, dim, start = self._slots[node]
+            return self._concatenation(user).slice(dim, start, shape[dim])
+        return replace(self.temporary(shape, "uint8"), biased=True)
 
-    def _allocate_halo(self, shape: tuple[int, ...], dtype: str, pads: tuple[int, ...]) -> View:
+    def _concatenation(self, node: Node) -> View:
+        """The value of a concatenation, placed by whichever of its operands is lowered first. Of int8 it is biased."""
+        if node not in self.values:
+            self.output(node, strided=True, biased=node.meta["val"].dtype == torch.int8)
+        return self.held(node)
+
+    def _allocate_halo(
+        self, shape: tuple[int, ...], dtype: str, pads: tuple[int, ...], fill: int = 0, biased: bool = False
+    ) -> View:
         spatial = range(1, len(shape) - 1)
         padded = list(shape)
         for d in spatial:
             padded[d] += pads[2 * d - 2] + pads[2 * d - 1]
         whole = self.temporary(padded, dtype)
         offset = sum(pads[2 * d - 2] * whole.strides[d] for d in spatial)
-        self.call(FillFrame(tuple(padded), pads, dtype), whole, note="zero border")
-        return View(whole.storage, offset, shape, whole.strides, tuple(pads))
+        self.call(FillFrame(tuple(padded), pads, dtype, fill), whole, note="border")
+        return View(whole.storage, offset, shape, whole.strides, tuple(pads), fill, biased)
 
     def _write_results(self) -> None:
         for index, node in enumerate(self.program.results):

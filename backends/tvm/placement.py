@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch.fx import Node
 
+from ... import ops as _ops  # noqa: F401  (defines torch.ops.fxpress)
+from ...arguments import arguments
 from ...program import Program
 
 aten = torch.ops.aten
+fxpress = torch.ops.fxpress
+
+BIAS = 128
+"""What is added to int8 values that are held as uint8."""
 
 
-def halo_demand(program: Program) -> dict[Node, tuple[int, ...]]:
-    """The halo that each value should be stored with: the most that any convolution reading it needs."""
-    demand: dict[Node, tuple[int, ...]] = {}
+QUANTIZED_CONVS = (fxpress.quantized_conv.default, fxpress.quantized_conv_float.default)
+
+
+@dataclass(frozen=True)
+class Halo:
+    """A border: its width before and after each spatial dim, what it is filled with, whether the value is biased."""
+
+    pads: tuple[int, ...]
+    fill: int = 0
+    biased: bool = False
+
+
+def halo_demand(program: Program) -> dict[Node, Halo]:
+    """The halo that each value should be stored with: the most that any convolution reading it needs.
+
+    Quantised convolutions read biased values, and a zero point where there is padding.
+    """
+    demand: dict[Node, Halo] = {}
     for node in program.graph.nodes:
-        if node.target == torch.ops.fxpress.conv.default and node.args[9]:
-            pads, source = tuple(node.args[5]), node.args[0]
-            if any(pads):
-                known = demand.get(source, (0,) * len(pads))
-                demand[source] = tuple(max(a, b) for a, b in zip(known, pads, strict=True))
+        quantized = node.target in QUANTIZED_CONVS
+        if not quantized and node.target != fxpress.conv.default:
+            continue
+        a = arguments(node)
+        if not a["channels_last"] or not any(a["padding"]):
+            continue
+        source, pads, fill = a["x"], tuple(a["padding"]), a["x_zero"] + BIAS if quantized else 0
+        known = demand.get(source, Halo((0,) * len(pads), fill, quantized))
+        if (known.fill, known.biased) == (fill, quantized):  # one that reads another zero point gets a copy
+            widest = tuple(max(one, other) for one, other in zip(known.pads, pads, strict=True))
+            demand[source] = Halo(widest, fill, quantized)
     return demand
 
 

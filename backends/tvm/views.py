@@ -33,14 +33,20 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A strided window on a storage; `offset` and `strides` count elements. `halo` is how far zeros lie beyond
-    its edges: (before, after) for each spatial dim of a channels-last value."""
+    """A strided window on a storage; `offset` and `strides` count elements.
+
+    `halo` is how far elements of the value `fill` lie beyond its edges: (before, after) for each spatial dim of a
+    channels-last value. `biased` says that an int8 value is held as uint8, 128 added to each element: what the
+    instructions for 8-bit dot products read.
+    """
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     halo: tuple[int, ...] = ()
+    fill: int = 0
+    biased: bool = False
 
     @property
     def dtype(self) -> str:

@@ -33,8 +33,8 @@ def shift_of(factor: Tensor) -> Tensor:
     _, exponent = torch.frexp(factor)
     shift = MULTIPLIER_BITS - exponent.to(torch.int64)
     overflow = multiplier_of(factor, shift) >= 2**MULTIPLIER_BITS
-    shift = shift - overflow.to(torch.int64)
-    return shift.clamp(1, MOST_SHIFT)
+    shift -= overflow.to(torch.int64)
+    return torch.clamp(shift, 1, MOST_SHIFT)
 
 
 def multiplier_of(factor: Tensor, shift: Tensor) -> Tensor:

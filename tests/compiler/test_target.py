@@ -24,10 +24,36 @@ def test_what_is_not_given_is_this_machines():
         ("cpu{isa=mmx}", r"^target option isa must be one of \['avx2', 'avx512'\], not 'mmx'$"),
         ("cpu{cores=0}", r"^target option cores must be at least 1, not 0$"),
         ("cpu{cores=two}", r"^target option cores must be a positive integer, not 'two'$"),
-        ("cpu{speed=1}", r"^target option must be one of \['cores', 'isa', 'l1', 'l2', 'l3'\], not 'speed'$"),
+        (
+            "cpu{speed=1}",
+            r"^target option must be one of \['cores', 'extensions', 'isa', 'l1', 'l2', 'l3'\], not 'speed'$",
+        ),
         ("cpu{", r"^target must look like 'cpu' or 'cpu\{isa=avx2\}', not 'cpu\{'$"),
     ],
 )
 def test_wrong_text(text, message):
     with pytest.raises(InvalidInput, match=message):
         Target.parse(text)
+
+
+def test_extensions_are_read_printed_and_asked_for() -> None:
+    target = Target.parse("cpu{isa=avx512,extensions=vnni+bf16,cores=2}")
+    assert target.has("vnni")
+    assert target.has("bf16")
+    assert not target.has("vbmi")
+    assert Target.parse(str(target)) == target
+
+
+@pytest.mark.parametrize("text", ["cpu{isa=avx512}", "cpu{isa=avx2}", "cpu{isa=avx512,extensions=none}"])
+def test_a_named_isa_brings_no_extensions(text: str) -> None:
+    assert Target.parse(text).extensions == "none"
+
+
+@pytest.mark.parametrize("text", ["cpu{extensions=vnni,isa=avx512}", "cpu{isa=avx512,extensions=vnni}"])
+def test_extensions_may_stand_on_either_side_of_the_isa(text: str) -> None:
+    assert Target.parse(text).extensions == "vnni"
+
+
+def test_an_extension_of_another_isa_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"^target option extensions must be 'none' or some of \['avxvnni'\]"):
+        Target.parse("cpu{isa=avx2,extensions=vnni}")

@@ -126,6 +126,10 @@ class Kernel(ABC):
         """Floating-point operations of one call, a multiply-add counted as two."""
         return 0
 
+    def extensions(self) -> frozenset[str]:
+        """The target's extensions (names of EXTENSIONS) that the kernel's code needs."""
+        return frozenset()
+
     def traffic(self, sizes: Sequence[int]) -> int:
         """Bytes that one call reads and writes, where `sizes` are the bytes each operand shows: by default all."""
         return sum(sizes)

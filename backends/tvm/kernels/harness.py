@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tvm
 
 from ....runtime.threads import use_threads
-from ....target import ISAS, Target
+from ....target import EXTENSIONS, ISAS, Target
 from .base import Call, Kernel, run_module
 
 
-def llvm_target(target: Target) -> Any:
-    """The TVM target that code for `target` is generated with."""
-    return tvm.target.Target({"kind": "llvm", "mcpu": ISAS[target.isa].mcpu, "num-cores": target.cores})
+def llvm_target(target: Target, extensions: Iterable[str] = ()) -> Any:
+    """The TVM target that code for `target` is generated with, using these of its extensions."""
+    attributes = [EXTENSIONS[name].attribute for name in sorted(extensions)]
+    options = {"kind": "llvm", "mcpu": ISAS[target.isa].mcpu, "num-cores": target.cores}
+    return tvm.target.Target(options | ({"mattr": attributes} if attributes else {}))
 
 
-def build(module: Any, target: Target) -> Any:
-    """Compile a module of kernels for `target`.
+def build(module: Any, target: Target, extensions: Iterable[str] = ()) -> Any:
+    """Compile a module of kernels for `target`; `extensions` are those that the kernels need.
 
     Storage rewriting is off: merging two allocations of different size drops the annotation that keeps `Registers`
     on the stack, and the code then fails to lower.
     """
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_storage_rewrite": True}):
-        return tvm.compile(module, llvm_target(target))
+        return tvm.compile(module, llvm_target(target, extensions))
 
 
 class CompiledKernel:
@@ -37,7 +39,7 @@ class CompiledKernel:
         self._operands = operands
         self._cores = target.cores
         call = Call(kernel, tuple((i, 0) for i in range(len(operands))))
-        self._library = build(run_module([call], len(operands)), target)
+        self._library = build(run_module([call], len(operands)), target, kernel.extensions())
         self._run = self._library["run"]
 
     def __call__(self, *arrays: np.ndarray) -> None:

@@ -204,6 +204,24 @@ def copy_kernel(
     return pointwise_kernel(shape, streams[:1], streams[1:], program, (0,), target)
 
 
+def flip_kernel(
+    shape: Sequence[int],
+    dtype: str,
+    result: str,
+    source: Sequence[int],
+    destination: Sequence[int],
+    target: Target,
+) -> Pointwise:
+    """Make the kernel that copies int8 into uint8 with 128 added, or uint8 into int8 with 128 taken away."""
+    program = (
+        Instruction("input", (), dtype, (0,)),
+        Instruction("constant", (), "uint8", (128,)),
+        Instruction("bitwise_xor", (0, 1), "uint8"),
+    )
+    streams = Stream(dtype, tuple(source)), Stream(result, tuple(destination))
+    return pointwise_kernel(shape, streams[:1], streams[1:], program, (2,), target)
+
+
 def fill_kernel(shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: Target) -> Pointwise:
     """Make the kernel that writes one constant over a strided view."""
     program = (Instruction("constant", (), dtype, (value,)),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,16 +27,16 @@ def shape_of(node: Node) -> tuple[int, ...]:
 
 
 def same_memory(node: Node, cx: Lowering) -> None:
-    cx.alias(node, cx.view(node.args[0]))
+    cx.alias(node, cx.held(node.args[0]))
 
 
 def permute(node: Node, cx: Lowering) -> None:
-    x = cx.view(node.args[0])
+    x = cx.held(node.args[0])
     cx.alias(node, x.permute([d % len(x.shape) for d in node.args[1]]))
 
 
 def transpose(node: Node, cx: Lowering) -> None:
-    x = cx.view(node.args[0])
+    x = cx.held(node.args[0])
     dims = list(range(len(x.shape)))
     first, second = node.args[1:] if len(node.args) > 1 else (0, min(1, len(dims) - 1))
     if dims:
@@ -44,7 +45,7 @@ def transpose(node: Node, cx: Lowering) -> None:
 
 
 def reshape(node: Node, cx: Lowering) -> None:
-    x, shape = cx.view(node.args[0]), shape_of(node)
+    x, shape = cx.held(node.args[0]), shape_of(node)
     view = x.reshape(shape)
     if view is None:
         view = cx.contiguous(x, "copy: the reshape joins dimensions that do not lie densely").reshape(shape)
@@ -53,18 +54,18 @@ def reshape(node: Node, cx: Lowering) -> None:
 
 
 def expand(node: Node, cx: Lowering) -> None:
-    cx.alias(node, cx.view(node.args[0]).expand(shape_of(node)))
+    cx.alias(node, cx.held(node.args[0]).expand(shape_of(node)))
 
 
 def select(node: Node, cx: Lowering) -> None:
     source, dim, index = node.args
-    x = cx.view(source)
+    x = cx.held(source)
     dim %= len(x.shape)
     cx.alias(node, x.select(dim, index % x.shape[dim]))
 
 
 def slice_(node: Node, cx: Lowering) -> None:
-    x = cx.view(node.args[0])
+    x = cx.held(node.args[0])
     dim = argument(node, 1, "dim", 0) % len(x.shape)
     start, step = argument(node, 2, "start"), argument(node, 4, "step", 1)
     size = x.shape[dim]
@@ -73,7 +74,7 @@ def slice_(node: Node, cx: Lowering) -> None:
 
 
 def split(node: Node, cx: Lowering) -> None:
-    x = cx.view(node.args[0])
+    x = cx.held(node.args[0])
     dim = argument(node, 2, "dim", 0) % len(x.shape)
     views: list[View] = []
     start = 0
@@ -84,7 +85,7 @@ def split(node: Node, cx: Lowering) -> None:
 
 
 def unbind(node: Node, cx: Lowering) -> None:
-    x = cx.view(node.args[0])
+    x = cx.held(node.args[0])
     dim = argument(node, 1, "dim", 0) % len(x.shape)
     cx.alias(node, tuple(x.select(dim, i) for i in range(x.shape[dim])))
 
@@ -99,44 +100,50 @@ def get_item(node: Node, cx: Lowering) -> None:
 def concatenate(node: Node, cx: Lowering) -> None:
     """Copy what was not computed in place."""
     dim = argument(node, 1, "dim", 0) % max(len(shape_of(node)), 1)
-    whole = cx.view(node) if node in cx.values else cx.output(node, strided=True)
+    biased = node.meta["val"].dtype == torch.int8
+    whole = cx.held(node) if node in cx.values else cx.output(node, strided=True, biased=biased)
     start = 0
     for operand in node.args[0]:
-        view = cx.view(operand)
+        view = cx.held(operand)
         if len(view.shape) != len(whole.shape):
             continue  # PyTorch ignores one-dimensional empty operands
         slot = whole.slice(dim, start, view.shape[dim])
         start += view.shape[dim]
-        if view.elements and not (view.storage is slot.storage and view.offset == slot.offset):
+        if not view.elements or (view.storage is slot.storage and view.offset == slot.offset):
+            continue
+        if view.biased != slot.biased:
+            cx.flip(view, slot)
+        else:
             cx.copy(view, slot, "copy: into the concatenation")
 
 
 def unfold(node: Node, cx: Lowering) -> None:
     source, dim, size, step = node.args
-    x = cx.view(source)
+    x = cx.held(source)
     dim %= len(x.shape)
     shape, strides = list(x.shape), list(x.strides)
     shape[dim] = (x.shape[dim] - size) // step + 1
     strides[dim] *= step
-    cx.alias(node, View(x.storage, x.offset, (*shape, size), (*strides, x.strides[dim])))
+    cx.alias(node, replace(x, shape=(*shape, size), strides=(*strides, x.strides[dim]), halo=()))
 
 
 def diagonal(node: Node, cx: Lowering) -> None:
     """One stride walks both dims; the diagonal comes last."""
-    x = cx.view(node.args[0])
+    x = cx.held(node.args[0])
     offset = argument(node, 1, "offset", 0)
     first, second = (d % len(x.shape) for d in (argument(node, 2, "dim1", 0), argument(node, 3, "dim2", 1)))
     start = x.offset + max(offset, 0) * x.strides[second] + max(-offset, 0) * x.strides[first]
     kept = [d for d in range(len(x.shape)) if d not in (first, second)]
     strides = [x.strides[d] for d in kept] + [x.strides[first] + x.strides[second]]
     shape = shape_of(node)
-    cx.alias(node, View(x.storage, start if shape[-1] else x.offset, shape, tuple(strides)))
+    cx.alias(node, replace(x, offset=start if shape[-1] else x.offset, shape=shape, strides=tuple(strides), halo=()))
 
 
 def as_strided(node: Node, cx: Lowering) -> None:
-    x = cx.contiguous(node.args[0])
+    x = cx.contiguous(cx.held(node.args[0]))
     offset = argument(node, 3, "storage_offset") or 0
-    cx.alias(node, View(x.storage, x.offset + offset, tuple(node.args[1]), tuple(node.args[2])))
+    shape, strides = tuple(node.args[1]), tuple(node.args[2])
+    cx.alias(node, replace(x, offset=x.offset + offset, shape=shape, strides=strides, halo=()))
 
 
 def check_as_strided(node: Node, target: Target) -> str | None:
