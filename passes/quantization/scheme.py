@@ -1,0 +1,161 @@
+"""How numbers become integers: the scale and zero point of a value, and the presets that `fxpress.quantize` takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ...errors import InvalidInput, Unsupported
+from ...ops.requantization import HIGHEST, LOWEST, MODES, check_mode
+
+SMALLEST_RANGE = 1e-30
+"""Values that never left +-1e-30 count as zero: the reciprocal of their scale would leave float32."""
+LARGEST_RANGE = 1e30
+
+Observer = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
+OBSERVERS: tuple[str, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
+WEIGHT_RANGES: tuple[str, ...] = ("max", "mse")
+WEIGHT_BITS = (4, 8)
+
+
+@dataclass(frozen=True)
+class QParams:
+    """The scale (positive, a float32 number) and zero point of an int8 value: real = (integer - zero) * scale."""
+
+    scale: float
+    zero: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.scale < math.inf):
+            raise InvalidInput(f"scale must be a positive number, not {self.scale!r}")
+        if not LOWEST <= self.zero <= HIGHEST:
+            raise InvalidInput(f"zero point must be from {LOWEST} to {HIGHEST}, not {self.zero!r}")
+
+    @staticmethod
+    def of_range(low: float, high: float, *, symmetric: bool = False) -> QParams:
+        """The parameters with which int8 covers [low, high] and 0, which is always an integer.
+
+        Asymmetric parameters use all 256 integers, symmetric ones -127..127 with zero point 0. A value that was always
+        0 (or within 1e-30 of it) gets scale 1: 0 stays exact, and what it might be later is rounded to whole numbers. A
+        value that was always c gets a scale at which c is exact. Raises InvalidInput when the range is not finite, or
+        wider than 1e30.
+        """
+        if not (-LARGEST_RANGE <= low <= high <= LARGEST_RANGE):
+            raise InvalidInput(f"range must be two finite numbers in order, below 1e30 in size, not {low!r}..{high!r}")
+        low, high = min(low, 0.0), max(high, 0.0)
+        if max(-low, high) < SMALLEST_RANGE:
+            return QParams(1.0, 0)
+        if symmetric:
+            return QParams(_float32(max(-low, high) / HIGHEST), 0)
+        scale = _float32((high - low) / (HIGHEST - LOWEST))
+        zero = LOWEST + round(-low / scale)
+        return QParams(scale, max(LOWEST, min(HIGHEST, zero)))
+
+    def clip(self, low: float | None, high: float | None) -> tuple[int, int]:
+        """The integers that a clamp to [low, high] becomes; None where there is no limit."""
+        bounds = []
+        for limit, otherwise in ((low, LOWEST), (high, HIGHEST)):
+            if limit is None or math.isinf(limit):
+                bounds.append(otherwise)
+            else:
+                bounds.append(max(LOWEST, min(HIGHEST, round(limit / self.scale) + self.zero)))
+        return bounds[0], bounds[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantConfig:
+    """How a model is quantised. The presets are `PRESETS`; `dataclasses.replace` makes variants.
+
+    `mode` is how results are requantised: "F" with one float32 factor, "I" with integers only, for hardware.
+    `symmetric` activations have zero point 0. `per_channel` weights have a scale for each output channel.
+    `activation_bits` is 8, or None for activations that stay float32 (weights alone are stored in `weight_bits`).
+    `dynamic` activations are quantised row by row when they are there. `observer` chooses the range of an activation
+    from what calibration saw, `weight_range` that of a weight. `matmuls` of two computed values become integer too.
+    `embeddings` of at least `smallest_table` elements are stored as int8 rows. `algorithms` are names of
+    `ALGORITHMS`, run in this order. `group` is how many weights in a row share a scale where weights have 4 bits.
+    """
+
+    mode: str = "F"
+    symmetric: bool = False
+    per_channel: bool = True
+    weight_bits: int = 8
+    activation_bits: int | None = 8
+    dynamic: bool = False
+    float_dtype: str = "float32"
+    observer: str = "min-max"
+    weight_range: str = "max"
+    matmuls: bool = False
+    embeddings: bool = True
+    smallest_table: int = 16384
+    group: int = 32
+    algorithms: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_mode(self.mode)
+        if self.weight_bits not in WEIGHT_BITS:
+            raise InvalidInput(f"weight_bits must be one of {list(WEIGHT_BITS)}, not {self.weight_bits!r}")
+        if self.activation_bits not in (8, None):
+            raise InvalidInput(
+                f"activation_bits must be 8, or None for activations in float32, not {self.activation_bits!r}"
+            )
+        if self.weight_bits == 4 and self.activation_bits is not None:
+            raise InvalidInput("activation_bits must be None where weight_bits is 4: there are no 4-bit products")
+        if self.observer not in OBSERVERS:
+            raise InvalidInput(f"observer must be one of {list(OBSERVERS)}, not {self.observer!r}")
+        if self.weight_range not in WEIGHT_RANGES:
+            raise InvalidInput(f"weight_range must be one of {list(WEIGHT_RANGES)}, not {self.weight_range!r}")
+        if self.float_dtype not in ("float32", "bfloat16", "float16"):
+            raise InvalidInput(f"float_dtype must be float32, bfloat16 or float16, not {self.float_dtype!r}")
+        if self.group < 1:
+            raise InvalidInput(f"group must be at least 1, not {self.group!r}")
+
+    def __str__(self) -> str:
+        changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        return ",".join(f"{f.name}={getattr(self, f.name)}" for f in changed) or "default"
+
+    @property
+    def is_static(self) -> bool:
+        """Whether activations are integers with scales fixed beforehand: what calibration is for."""
+        return self.activation_bits == 8 and not self.dynamic and self.float_dtype == "float32"
+
+
+PRESETS: dict[str, QuantConfig] = {
+    "int8": QuantConfig(),
+    "int8-hardware": QuantConfig(mode="I"),
+    "int8-gemmini": QuantConfig(symmetric=True, per_channel=False),
+    "int8-accurate": QuantConfig(observer="mse", weight_range="mse"),
+    "int8-dynamic": QuantConfig(dynamic=True),
+    "int8-weights": QuantConfig(activation_bits=None),
+    "int4-weights": QuantConfig(activation_bits=None, weight_bits=4),
+    "bf16": QuantConfig(float_dtype="bfloat16", embeddings=False),
+}
+
+
+def config_of(config: str | QuantConfig, **changes: Any) -> QuantConfig:
+    """The QuantConfig that `config` names, with some fields changed. Raises InvalidInput for an unknown preset."""
+    if isinstance(config, QuantConfig):
+        chosen = config
+    elif config in PRESETS:
+        chosen = PRESETS[config]
+    else:
+        raise InvalidInput(f"config must be a QuantConfig or one of {sorted(PRESETS)}, not {config!r}")
+    return replace(chosen, **changes)
+
+
+def check_available(config: QuantConfig) -> None:
+    """Raise Unsupported for a config that nothing implements yet."""
+    if config.float_dtype != "float32":
+        raise Unsupported(
+            f"config with float_dtype={config.float_dtype} has no kernels yet; choose 'int8', or stay in float32"
+        )
+
+
+def _float32(value: float) -> float:
+    """`value` rounded to float32, so that every consumer, also an exported file, has the same scale."""
+    return float(np.float32(value))
+
+
+__all__ = ["MODES", "OBSERVERS", "PRESETS", "QParams", "QuantConfig", "check_available", "config_of"]
