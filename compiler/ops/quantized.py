@@ -323,7 +323,8 @@ def _quantized_max_pool(
     pool: Any = F.max_pool1d if len(kernel) == 1 else F.max_pool2d
     wide = channels_first(x, channels_last).to(torch.float32)
     y = pool(wide, kernel, stride, padding, dilation, ceil_mode=ceil_mode)
-    return restore(y.to(torch.int8), channels_last)
+    # a dilated window may hold padding alone, which PyTorch makes -inf
+    return restore(y.clamp(min=LOWEST).to(torch.int8), channels_last)
 
 
 @define("quantized_embedding(Tensor weight, Tensor scale, Tensor indices) -> Tensor")
@@ -341,12 +342,14 @@ def _dynamic_linear(
 ) -> Tensor:
     """activation(x @ weight.T + bias + residual) with every row of float32 x quantised when it is there.
 
-    A row's scale is max|row| / 127 (1 for a row of zeros), its integers are round(row * float32(127 / max|row|)), and
-    the result is float32(accumulator) * (row scale * weight_scale), where each operation rounds to float32.
+    A row's scale is max|row| / 127, its integers are round(row * float32(127 / max|row|)), and the result is
+    float32(accumulator) * (row scale * weight_scale), where each operation rounds to float32. A row so small (or zero)
+    that 127 / max|row| is infinite has the scale 1 and zeros for integers.
     """
     largest = x.to(torch.float32).abs().amax(-1, keepdim=True)
-    empty = largest == 0
-    inverse = torch.where(empty, 1.0, 127.0 / largest)
+    inverse = 127.0 / largest
+    empty = inverse.isinf()
+    inverse = torch.where(empty, 1.0, inverse)
     integers = torch.round(x.to(torch.float32) * inverse)
     sums = F.linear(integers.to(torch.float64), weight.to(torch.float64)).to(torch.float32)
     y = sums * (torch.where(empty, 1.0, largest / 127.0) * weight_scale)

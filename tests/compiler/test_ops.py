@@ -10,9 +10,10 @@ import pytest
 import torch
 from fxpress.errors import InvalidInput
 from fxpress.ops import fxpress
+from op_cases import Case, check_fake, every, made
 from op_formulas import FORMULAS
+from quantized_formulas import QUANTIZED_FORMULAS
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 
 def randn(*shape: int) -> Tensor:
@@ -20,7 +21,7 @@ def randn(*shape: int) -> Tensor:
 
 
 # op, and its arguments with channels first, without channels_last
-CASES: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
+CASES: dict[str, Case] = {
     "conv1d": ("conv", lambda: (randn(2, 3, 11), randn(4, 3, 3), randn(4), None, [2], [1, 0], [1], 1, "none")),
     "conv2d": (
         "conv",
@@ -86,69 +87,46 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
 }
 
 
-def orders(op: str) -> tuple[bool, ...]:
-    return (False, True) if str(schema(op)).count("channels_last") else (False,)
+EVERY = every(CASES)
 
 
-def schema(op: str) -> Any:
-    return getattr(fxpress, op).default._schema
-
-
-def made(name: str, channels_last: bool) -> tuple[Any, tuple[Any, ...], Tensor]:
-    """The op, its arguments in the order asked for, and what its formula gives."""
-    op, arguments = CASES[name][0], CASES[name][1]()
-    expected = FORMULAS[op](*arguments)
-    if channels_last:  # all tensors that have the shape of an image: x, and residual when there is one
-        images = [i for i, argument in enumerate(schema(op).arguments) if argument.name in ("x", "residual")]
-        arguments = tuple(
-            a.movedim(1, -1).contiguous() if i in images and a is not None else a for i, a in enumerate(arguments)
-        )
-        expected = expected.movedim(1, -1)
-    if len(orders(op)) > 1:
-        arguments = (*arguments, channels_last)
-    return getattr(fxpress, op).default, arguments, expected
-
-
-EVERY = [(name, order) for name, (op, _) in CASES.items() for order in orders(op)]
-
-
-def test_every_op_has_a_case() -> None:
+def test_every_op_has_a_formula() -> None:
     names = {
         name.split("::")[1].split(".")[0]
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("fxpress::")
     }
-    assert names == set(FORMULAS) == {op for op, _ in CASES.values()}
+    assert names == set(FORMULAS) | set(QUANTIZED_FORMULAS)
+
+
+def test_every_formula_has_a_case() -> None:
+    assert set(FORMULAS) == {op for op, _ in CASES.values()}
 
 
 @pytest.mark.parametrize(("name", "channels_last"), EVERY)
 def test_op_is_its_formula(name: str, channels_last: bool) -> None:
-    op, arguments, expected = made(name, channels_last)
+    op, arguments, expected = made(CASES[name], FORMULAS, channels_last)
     torch.testing.assert_close(op(*arguments), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "channels_last"), EVERY)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fake_agrees_in_shape_dtype_and_strides(name: str, channels_last: bool, dtype: torch.dtype) -> None:
-    op, arguments, _ = made(name, channels_last)
-    arguments = [a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments]
-    real = op(*arguments)
-    mode = FakeTensorMode()
-    with mode:
-        fake = op(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments))
-    assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
-    assert real.dtype == dtype
+    op, arguments, _ = made(CASES[name], FORMULAS, channels_last)
+    arguments = tuple(a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments)
+    check_fake(op, arguments)
+    assert op(*arguments).dtype == dtype
 
 
 @pytest.mark.parametrize(("name", "channels_last"), EVERY)
 def test_opcheck(name: str, channels_last: bool) -> None:
-    op, arguments, _ = made(name, channels_last)
+    op, arguments, _ = made(CASES[name], FORMULAS, channels_last)
     torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("name", ["conv2d", "max_pool2d", "group_norm", "resize-bilinear"])
 def test_channels_last_results_are_dense(name: str) -> None:
-    op, arguments, _ = made(name, True)
+    op, arguments, _ = made(CASES[name], FORMULAS, True)
     assert op(*arguments).is_contiguous()
 
 
