@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from tvm.tirx.script import builder as B
 
 from .base import Expr, Registers, broadcast
@@ -20,6 +21,15 @@ def zeros(rows: int, vectors: int, lanes: int) -> Registers:
     for slot in range(rows * vectors):
         tile[slot] = broadcast(B.float32(0), lanes)
     return tile
+
+
+def pack_steps(weight: torch.Tensor, step: int) -> torch.Tensor:
+    """Reorder weights [..., width, k] into steps [..., ceil(k / step), width, step], zeros where k ends."""
+    *outer, width, k = weight.shape
+    steps = -(-k // step)
+    padded = weight.new_zeros(*outer, width, steps * step)
+    padded[..., :k] = weight
+    return padded.reshape(*outer, width, steps, step).transpose(-3, -2).contiguous()
 
 
 def accumulate(

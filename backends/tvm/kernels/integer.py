@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as B
 
 from ....target import Target
+from . import gemm
 from .base import Access, Expr
 from .conv_shape import bounded_lanes
 from .vmath import bits, constant, vector_type
@@ -32,11 +33,7 @@ def integer_lanes(channels: int, target: Target) -> int:
 
 def pack_steps(weight: torch.Tensor) -> torch.Tensor:
     """Reorder int8 weights [..., width, k] into steps [..., ceil(k / 4), width, 4], zeros where k ends."""
-    *outer, width, k = weight.shape
-    steps = -(-k // STEP)
-    padded = weight.new_zeros(*outer, width, steps * STEP)
-    padded[..., :k] = weight
-    return padded.reshape(*outer, width, steps, STEP).transpose(-3, -2).contiguous()
+    return gemm.pack_steps(weight, STEP)
 
 
 def shifted_bias(bias: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Requantisation in kernels: from 32-bit sums to 8-bit integers or float32, as the reference ops define it bit for bit."""
+"""Requantisation in kernels: from 32-bit sums to 8-bit integers or float32, bit for bit as the reference ops."""
 
 from __future__ import annotations
 
@@ -135,6 +135,16 @@ class Results:
                 at = rows[row][0] + v * self._lanes
                 self._y.store(at, value, width * self._lanes, count=self._partly(counts[v]) if width == 1 else None)
 
+    def store_unpacked(self, sums: Registers, channel: Expr, count: int, places: Sequence[Expr]) -> None:
+        """Store sums whose lanes `interleave.quads` has spread, four vectors a place in y, `count` channels of them.
+
+        Factors are spread too, from `channel` on. There is no residual, and results are 8-bit integers.
+        """
+        finish, width = self._finisher(channel, [self._lanes] * STEP), STEP * self._lanes
+        for place, y_at in enumerate(places):
+            rounded = [B.bind(finish(sums[place * STEP + v], v, B.int32(0))) for v in range(STEP)]
+            self._y.store(y_at, self._saturated(rounded), width, count=None if count == width else count)
+
     def _partly(self, count: int) -> int | None:
         return None if count == self._lanes else count
 
@@ -205,12 +215,22 @@ class Results:
 
     def _packed(self, rounded: list[Expr]) -> Expr:
         """Up to four int32 vectors as one of biased 8-bit integers: the zero point added, limited to the range."""
-        assert self._numbers is not None
-        lanes = self._lanes
+        packed, lanes = self._saturated(rounded), self._lanes
+        if lanes == LEAST_LANES:
+            return packed
+        # packing works within 128 bits: each holds four bytes of each of the four vectors
+        order = [STEP * block + vector for vector in range(STEP) for block in range(lanes // STEP)]
+        dwords = tirx.Shuffle([reinterpret(packed, "int32", lanes)], [tirx.const(i, "int32") for i in order])
+        return B.bind(reinterpret(dwords, "uint8", 4 * lanes))
+
+    def _saturated(self, rounded: list[Expr]) -> Expr:
+        """`_packed` in the order of the instructions: four bytes of each vector in turn."""
+        numbers, lanes = self._numbers, self._lanes
+        assert numbers is not None
         words_type, bytes_type = vector_type("int16", 2 * lanes), vector_type("int8", 4 * lanes)
 
         def number(index: int, element: str, count: int) -> Expr:
-            return B.broadcast(convert(self._numbers.load(B.int32(index)), element), count)
+            return B.broadcast(convert(numbers.load(B.int32(index)), element), count)
 
         def words(first: Expr, second: Expr) -> Expr:
             pair = tirx.call_llvm_pure_intrin(words_type, _TO_WORDS[lanes], first, second)
@@ -224,12 +244,7 @@ class Results:
         if self._how.clamped:
             low, high = number(1, "uint8", 4 * lanes), number(2, "uint8", 4 * lanes)
             packed = B.bind(B.min(B.max(packed, low), high))
-        if lanes == LEAST_LANES:
-            return packed
-        # packing works within 128 bits: each holds four bytes of each of the four vectors
-        order = [STEP * block + vector for vector in range(STEP) for block in range(lanes // STEP)]
-        dwords = tirx.Shuffle([reinterpret(packed, "int32", lanes)], [tirx.const(i, "int32") for i in order])
-        return B.bind(reinterpret(dwords, "uint8", 4 * lanes))
+        return packed
 
 
 def _fence(x: Expr) -> Expr:
