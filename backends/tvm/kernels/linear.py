@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tasks
 from .linear_shape import LinearShape, Rows
+from .vmath import convert
 
 
 def pack(weight: torch.Tensor, width: int) -> torch.Tensor:
@@ -61,6 +62,10 @@ class Linear(Kernel):
     def operands(self) -> tuple[Operand, ...]:
         return self.shape.operands()
 
+    def named(self, operands: Sequence[Access]) -> dict[str, Access]:
+        """The operands by name."""
+        return dict(zip((op.name for op in self.operands()), operands, strict=True))
+
     def flops(self) -> int:
         return self.shape.flops
 
@@ -72,27 +77,27 @@ class Linear(Kernel):
         panels, tiles = -(-self.shape.n // self.width), self.shape.outer * -(-self.shape.inner // self.tile_rows)
         blocks = -(-tiles // self.block)
         if self.slices > 1:
-            self._sliced(operands, panels, tiles, blocks)
+            self._sliced(self.named(operands), panels, tiles, blocks)
             return
+        named = self.named(operands)
         with tasks(panels * blocks, self.flops()) as task:
             panel, first = (task // blocks, task % blocks) if self.order == "nm" else (task % panels, task // panels)
             panel, first = B.bind(panel), B.bind(first * self.block)
-            self._panel(operands, panel, first, tiles, B.int32(0))
+            self.panel(named, panel, first, tiles, B.int32(0))
 
-    def _sliced(self, operands: tuple[Access, ...], panels: int, tiles: int, blocks: int) -> None:
+    def _sliced(self, named: dict[str, Access], panels: int, tiles: int, blocks: int) -> None:
         per_share = -(-panels // self.shares)
         with tasks(self.shares * blocks, self.flops()) as task:
             share, first = B.bind(task // blocks), B.bind(task % blocks * self.block)
             with B.serial(self.slices) as piece:
                 with B.serial(B.min(B.int32(per_share), panels - share * per_share)) as step:
-                    self._panel(operands, B.bind(share * per_share + step), first, tiles, piece)
+                    self.panel(named, B.bind(share * per_share + step), first, tiles, piece)
 
-    def _panel(self, operands: tuple[Access, ...], panel: Expr, first: Expr, tiles: int, piece: Expr) -> None:
-        part(panel, self.shape.n, self.width, lambda columns: self._rows(operands, panel, columns, first, tiles, piece))
+    def panel(self, named: dict[str, Access], panel: Expr, first: Expr, tiles: int, piece: Expr) -> None:
+        """The rows from tile `first` on, against one panel of weights, for one slice of the depth."""
+        part(panel, self.shape.n, self.width, lambda columns: self._rows(named, panel, columns, first, tiles, piece))
 
-    def _rows(
-        self, operands: tuple[Access, ...], panel: Expr, columns: int, first: Expr, tiles: int, piece: Expr
-    ) -> None:
+    def _rows(self, named: dict[str, Access], panel: Expr, columns: int, first: Expr, tiles: int, piece: Expr) -> None:
         per_outer = -(-self.shape.inner // self.tile_rows)
 
         def run(count: int) -> None:
@@ -102,7 +107,7 @@ class Linear(Kernel):
                 row = B.bind(index * self.tile_rows)
 
                 def body(rows: int) -> None:
-                    self._tile(operands, panel, columns, outer, row, rows, piece)
+                    self._tile(named, panel, columns, outer, row, rows, piece)
 
                 part(index, self.shape.inner, self.tile_rows, body)
 
@@ -123,7 +128,7 @@ class Linear(Kernel):
 
     def _tile(
         self,
-        operands: tuple[Access, ...],
+        named: dict[str, Access],
         panel: Expr,
         columns: int,
         outer: Expr,
@@ -131,7 +136,7 @@ class Linear(Kernel):
         rows: int,
         piece: Expr,
     ) -> None:
-        shape, named = self.shape, self.shape.named(operands)
+        shape = self.shape
         lanes, valid = self.lanes, counts(columns, self.lanes)
         vectors = len(valid)
         column = B.bind(panel * self.width)
@@ -139,9 +144,7 @@ class Linear(Kernel):
         def at(name: str, where: Rows) -> Access:
             return named[name].shifted(outer * where.outer + row * where.inner)
 
-        depth = shape.k // self.slices
-        x = at("x", shape.x).shifted(piece * depth)
-        weight = named["weight"].shifted(panel * (shape.k * self.width) + piece * (depth * self.width))
+        x = at("x", shape.x).shifted(piece * (shape.k // self.slices))
         y = at("y", shape.y).shifted(column)
         residual = at("residual", shape.residual).shifted(column) if shape.residual else None
         tile = Registers(rows * vectors, lanes)
@@ -164,7 +167,7 @@ class Linear(Kernel):
         def store(finish: Callable[[Expr, int, int], Expr]) -> None:
             for i in range(rows):
                 for j in range(vectors):
-                    value = finish(tile[i * vectors + j], i, j)
+                    value = convert(finish(tile[i * vectors + j], i, j), y.dtype)
                     y.store(i * shape.y.inner + j * lanes, value, lanes, count=valid[j])
 
         def conclude() -> None:
@@ -174,21 +177,15 @@ class Linear(Kernel):
 
             def finished(value: Expr, i: int, j: int) -> Expr:
                 if residual is not None and shape.residual is not None:
-                    value = value + residual.load(i * shape.residual.inner + j * lanes, lanes, count=valid[j])
+                    added = residual.load(i * shape.residual.inner + j * lanes, lanes, count=valid[j])
+                    value = value + convert(added, "float32")
                 return shape.activate(value, lanes)
 
             store(finished)
 
         self._at_slice(piece.equal(0), start, resume)
-        accumulate(
-            tile,
-            rows,
-            vectors,
-            depth,
-            lambda i, k: x.load(i * shape.x.inner + k),
-            lambda j, k: weight.load(k * self.width + j * lanes, lanes),
-            self._prefetch(weight, B.bind(outer * -(-shape.inner // self.tile_rows) + row // self.tile_rows)),
-        )
+        number = B.bind(outer * -(-shape.inner // self.tile_rows) + row // self.tile_rows)
+        self.accumulate(tile, rows, vectors, x, self.weight(named, panel, piece), number)
         last = piece.equal(self.slices - 1)
         self._at_slice(last, conclude, lambda: store(lambda value, i, j: value))
 
@@ -202,6 +199,27 @@ class Linear(Kernel):
                 then()
             with B.Else():
                 other()
+
+    def weight(self, named: dict[str, Access], panel: Expr, piece: Expr) -> dict[str, Access]:
+        """What holds the weights of a panel, for one slice of the depth."""
+        depth = self.shape.k // self.slices
+        at = panel * (self.shape.k * self.width) + piece * (depth * self.width)
+        return {"weight": named["weight"].shifted(at)}
+
+    def accumulate(
+        self, tile: Registers, rows: int, vectors: int, x: Access, weight: dict[str, Access], number: Expr
+    ) -> None:
+        """Add the products of `rows` rows of x with a panel's weights to `tile`, which is row tile `number`."""
+        panel, width, lanes = weight["weight"], self.width, self.lanes
+        accumulate(
+            tile,
+            rows,
+            vectors,
+            self.shape.k // self.slices,
+            lambda i, k: x.load(i * self.shape.x.inner + k),
+            lambda j, k: panel.load(k * width + j * lanes, lanes),
+            self._prefetch(panel, number),
+        )
 
     @classmethod
     def choose(cls, shape: LinearShape, target: Target) -> Linear:
