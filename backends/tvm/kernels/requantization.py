@@ -181,7 +181,7 @@ class Results:
             activate = activation(how.activation)
 
             def real(value: Expr, v: int, at: Expr) -> Expr:
-                value = _fence(convert(value, "float32") * factors[0][v])
+                value = fence(convert(value, "float32") * factors[0][v])
                 return activate(value + residual(v, at) if how.residual else value, lanes)
 
             return real
@@ -194,13 +194,13 @@ class Results:
             return convert(residual(v, at), "int32") - residual_zero
 
         def rounded(value: Expr, v: int, at: Expr) -> Expr:
-            total = _fence(convert(value, "float32") * factors[0][v])
+            total = fence(convert(value, "float32") * factors[0][v])
             if how.residual:
-                total = total + _fence(convert(added(v, at), "float32") * residual_scale)
+                total = total + fence(convert(added(v, at), "float32") * residual_scale)
             if how.wide:
                 limit = constant(_LIMIT, "float32", lanes)
                 total = B.min(B.max(total, constant(-_LIMIT, "float32", lanes)), limit)
-            return _rounded(total, lanes)
+            return to_nearest(total, lanes)
 
         def fixed(value: Expr, v: int, at: Expr) -> Expr:
             multiplier, shift, residual_multiplier = (convert(factors[number][v], "int64") for number in range(3))
@@ -247,13 +247,13 @@ class Results:
         return packed
 
 
-def _fence(x: Expr) -> Expr:
+def fence(x: Expr) -> Expr:
     """`x`, a float32 vector, rounded before it goes on: LLVM would merge a product into the addition after it."""
     lanes = lanes_of(x)
     return tirx.call_llvm_pure_intrin(vector_type("float32", lanes), f"llvm.arithmetic.fence.v{lanes}f32", x)
 
 
-def _rounded(x: Expr, lanes: int) -> Expr:
+def to_nearest(x: Expr, lanes: int) -> Expr:
     """A float32 vector rounded half to even, as int32."""
     mode = [constant(0, "int32", lanes), tirx.const(-1, "int16"), tirx.const(4, "int32")] if lanes == 16 else []
     return tirx.call_llvm_pure_intrin(vector_type("int32", lanes), _ROUND[lanes], x, *mode)

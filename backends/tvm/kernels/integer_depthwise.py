@@ -1,0 +1,346 @@
+"""Depthwise convolution of 8-bit integers: bytes of neighbouring pixels side by side, so that one dot product takes
+several taps of a kernel row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import ClassVar
+
+import torch
+from tvm.tirx.script import builder as B
+
+from ....target import Target
+from .base import Access, Expr, Kernel, Operand, Registers
+from .conv_shape import ConvShape
+from .integer import DotProduct
+from .interleave import BLOCK, QUAD, in_order, quads, unpack, unpacked_order
+from .requantization import Requantization, Results
+
+_MOST_TAPS = 64  # kernels with more are not written out row by row
+_LEAST_PARALLEL_FLOPS = 300_000  # under this, starting the threads costs more than they save
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels cut into `full` vectors of `width` and a last one of `last`, which begins at channel `last_start`.
+
+    The last is moved back over its neighbour rather than cut off. Where there are fewer channels than the narrowest
+    vector has bytes, it is the only one, and `count` says how many of its channels there are.
+    """
+
+    width: int
+    full: int
+    last: int
+    last_start: int
+    count: int
+
+    @classmethod
+    def cut(cls, channels: int, widest: int) -> Channels:
+        """The vectors for that many channels."""
+        if channels < BLOCK:
+            return cls(BLOCK, 0, BLOCK, 0, channels)
+        width = min(widest, 1 << (channels.bit_length() - 1))
+        full, rest = divmod(channels, width)
+        last = max(BLOCK, 1 << (rest - 1).bit_length()) if rest else 0
+        return cls(width, full, last, channels - last, last)
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors."""
+        return self.full + (self.last > 0)
+
+    @property
+    def places(self) -> int:
+        """The bytes of all vectors together."""
+        return self.full * self.width + self.last
+
+    def parts(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """What each vector has of values that have one entry a channel in dimension 0; zeros where it has no more."""
+        first = [values[i * self.width : (i + 1) * self.width] for i in range(self.full)]
+        if not self.last:
+            return first
+        rest = values[self.last_start :]
+        return [*first, torch.cat([rest, values.new_zeros(self.last - rest.shape[0], *values.shape[1:])])]
+
+    def vector(self, number: Expr) -> Vector:
+        """One of the full vectors."""
+        start = B.bind(number * self.width)
+        return Vector(self.width, start, start, self.width)
+
+    def last_vector(self) -> Vector:
+        """The last vector."""
+        return Vector(self.last, B.int32(self.last_start), B.int32(self.full * self.width), self.count)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One vector of channels: its bytes, its first channel, its place in packed constants, how many channels it has."""
+
+    width: int
+    channel: Expr
+    place: Expr
+    count: int
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of one of the four vectors of sums."""
+        return self.width // QUAD
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerDepthwise(Kernel):
+    """Convolution of each channel on its own (groups == ic == oc) of biased 8-bit integers, in one or two dimensions.
+
+    Operands: x, weight as `pack` returns it, bias and factor as `spread` returns them, and what else `results` names.
+    A register tile has `lines` rows of `columns` pixels by one vector of channels. A task is `rows` rows of pixels, a
+    multiple of `lines`, by `vectors` vectors of channels.
+    """
+
+    name: ClassVar[str] = "integer-depthwise-conv"
+
+    shape: ConvShape
+    results: Requantization
+    channels: Channels
+    extension: str
+    lines: int
+    columns: int
+    rows: int
+    vectors: int
+    parallel: bool
+
+    def __post_init__(self) -> None:
+        if not self.shape.groups == self.shape.ic == self.shape.oc:
+            raise ValueError(f"shape must have groups == ic == oc, not {self.shape}")
+
+    @classmethod
+    def choose(cls, shape: ConvShape, results: Requantization, target: Target) -> IntegerDepthwise:
+        """The kernel with the tile that suits `target`. `results` has the channels of the shape, or one for all."""
+        channels = Channels.cut(shape.oc, QUAD * target.vector.lanes)
+        many = target.vector.registers >= 32
+        lines = 2 if many and shape.height > 1 and shape.taps <= _MOST_TAPS else 1
+        columns = min(shape.width, 4 if many and lines == 1 else 2)
+        parallel = target.cores > 1 and shape.flops >= _LEAST_PARALLEL_FLOPS
+        rows = -(-shape.height // (4 * target.cores * lines)) * lines
+        vectors = channels.vectors
+        if parallel and shape.batch * -(-shape.height // rows) % target.cores:
+            vectors = -(-vectors // target.cores)
+        if results.channels > 1:
+            results = replace(results, channels=channels.places)
+        return cls(
+            shape=shape,
+            results=results,
+            channels=channels,
+            extension=DotProduct.choose(QUAD, target).extension,
+            lines=lines,
+            columns=columns,
+            rows=rows,
+            vectors=vectors,
+            parallel=parallel,
+        )
+
+    def operands(self) -> tuple[Operand, ...]:
+        return Operand("x", "uint8"), Operand("weight", "int8"), Operand("bias", "int32"), *self.results.operands()
+
+    def extensions(self) -> frozenset[str]:
+        return DotProduct(QUAD, self.extension).extensions()
+
+    def flops(self) -> int:
+        return self.shape.flops
+
+    def describe(self) -> str:
+        tile = f"{self.lines}x{self.columns}x{self.channels.width}"
+        return f"{self.name} tile={tile} rows={self.rows} vectors={self.vectors}"
+
+    # how constants are laid out
+
+    @property
+    def _shifts(self) -> int:
+        """How many outputs side by side read the same pixels, each with its taps moved on by one."""
+        fits = self.shape.stride[1] == self.shape.dilation[1] and self.shape.kernel[1] % QUAD != 0
+        return 2 if fits and self.columns > 1 else 1
+
+    @property
+    def _quads(self) -> int:
+        """How many times four taps a row of the kernel has."""
+        return -(-self.shape.kernel[1] // QUAD)
+
+    @property
+    def _row_bytes(self) -> int:
+        """Bytes of packed weights of one channel for one row of the kernel."""
+        return self._shifts * self._quads * QUAD
+
+    @property
+    def _turned(self) -> bool:
+        """Whether results are made in the order of the sums: packing bytes then undoes what unpacking did."""
+        return self.results.mode != "float" and not self.results.residual
+
+    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+        """Lay out the int8 `weight` [channels, 1, kh, kw] as this kernel reads it, flat.
+
+        That is [vector of channels][kh][shift][four taps][channel as unpacked][tap].
+        """
+        expected = (self.shape.oc, 1, *self.shape.kernel)
+        if tuple(weight.shape) != expected:
+            raise ValueError(f"weight must have shape {expected}, not {tuple(weight.shape)}")
+        taps = self.shape.kernel[1]
+        padded = weight.new_zeros(self.shape.oc, self.shape.kernel[0], self._shifts, self._quads * QUAD)
+        for shift in range(self._shifts):
+            padded[:, :, shift, shift : shift + taps] = weight[:, 0]
+        parts = self.channels.parts(padded.unflatten(-1, (self._quads, QUAD)))
+        return torch.cat([unpacked_order(part).permute(1, 2, 3, 0, 4).flatten() for part in parts])
+
+    def spread(self, values: torch.Tensor, *, sums: bool) -> torch.Tensor:
+        """Lay out one number a channel as this kernel reads it: with `sums` what is added to them, else factors.
+
+        Channels are in the last dimension; one factor for all of them stays as it is.
+        """
+        if values.shape[-1] == 1 and self.results.channels == 1 and not sums:
+            return values
+        parts = self.channels.parts(values.movedim(-1, 0))
+        turned = sums or self._turned
+        return torch.cat([unpacked_order(part) if turned else part for part in parts]).movedim(0, -1).contiguous()
+
+    # code
+
+    def emit(self, *operands: Access) -> None:
+        """Emit the loop over blocks of rows and of vectors of channels."""
+        row_blocks = -(-self.shape.height // self.rows)
+        parts = -(-self.channels.vectors // self.vectors)
+        tasks = self.shape.batch * row_blocks * parts
+        loop = B.parallel if self.parallel and tasks > 1 else B.serial
+        with loop(tasks) as task:
+            n = B.bind(task // (row_blocks * parts))
+            rows = B.bind(task // parts % row_blocks)
+            first = B.bind(task % parts * self.vectors)
+            with B.serial(self.rows // self.lines) as i:
+                self._rows(operands, n, B.bind(rows * self.rows + i * self.lines), first)
+
+    def _rows(self, operands: Sequence[Access], n: Expr, row: Expr, first: Expr) -> None:
+        """The rows of pixels of one register tile: fewer at the end of the image, none beyond it."""
+        height, lines = self.shape.height, self.lines
+        if height % self.rows == 0:
+            self._vectors(operands, n, row, lines, first)
+            return
+        with B.If(row + lines <= height), B.Then():
+            self._vectors(operands, n, row, lines, first)
+        if height % lines:
+            with B.If(row == height - height % lines), B.Then():
+                self._vectors(operands, n, row, height % lines, first)
+
+    def _vectors(self, operands: Sequence[Access], n: Expr, row: Expr, lines: int, first: Expr) -> None:
+        """`lines` rows of pixels for the vectors of channels from `first` on."""
+        channels = self.channels
+        with B.serial(self.vectors) as i:
+            number = B.bind(first + i)
+            if not channels.last and channels.full % self.vectors == 0:
+                self._row(operands, n, row, lines, channels.vector(number))
+                return
+            if channels.full:
+                with B.If(number < channels.full), B.Then():
+                    self._row(operands, n, row, lines, channels.vector(number))
+            if channels.last:
+                with B.If(number == channels.full), B.Then():
+                    self._row(operands, n, row, lines, channels.last_vector())
+
+    def _row(self, operands: Sequence[Access], n: Expr, row: Expr, lines: int, vector: Vector) -> None:
+        """`lines` rows of pixels for one vector of channels."""
+        whole, rest = divmod(self.shape.width, self.columns)
+        with B.serial(whole) as i:
+            self._pixels(operands, n, row, lines, B.bind(i * self.columns), self.columns, vector)
+        if rest:
+            self._pixels(operands, n, row, lines, B.int32(whole * self.columns), rest, vector)
+
+    def _pixels(
+        self, operands: Sequence[Access], n: Expr, row: Expr, lines: int, column: Expr, columns: int, vector: Vector
+    ) -> None:
+        """`lines` rows of `columns` pixels from (row, column) on, for one vector of channels."""
+        shape = self.shape
+        x, weight, bias, *rest = operands
+        x_at, y_at, residual_at = shape.pixel(n, row, column)
+        x = x.shifted(x_at + vector.channel)
+        weight = weight.shifted(vector.place * (shape.kernel[0] * self._row_bytes))
+        sums = Registers(lines * columns * QUAD, vector.lanes, "int32")
+        for v in range(QUAD):
+            start = B.bind(bias.load(vector.place + v * vector.lanes, vector.lanes))
+            for pixel in range(lines * columns):
+                sums[pixel * QUAD + v] = start
+        if lines == 1 and shape.taps > _MOST_TAPS:
+            with B.serial(shape.kernel[0]) as h:
+                here = x.shifted(h * (shape.dilation[0] * shape.x_strides[1]))
+                self._taps(sums, here, weight.shifted(h * (self._row_bytes * vector.width)), [(0, 0)], columns, vector)
+        else:
+            uses: dict[int, list[tuple[int, int]]] = {}  # row of x -> the rows of sums and of the kernel that use it
+            for line, h in product(range(lines), range(shape.kernel[0])):
+                uses.setdefault(line * shape.stride[0] + h * shape.dilation[0], []).append((line, h))
+            for place, pairs in sorted(uses.items()):
+                self._taps(sums, x.shifted(place * shape.x_strides[1]), weight, pairs, columns, vector)
+        places = []
+        for line, i in product(range(lines), range(columns)):
+            _, y_step, residual_step = shape.pixel(0, line, i)
+            places.append((y_at + vector.channel + y_step, residual_at + vector.channel + residual_step))
+        self._finish(sums, Results(self.results, vector.lanes, rest), places, vector)
+
+    def _taps(
+        self,
+        sums: Registers,
+        x: Access,
+        weight: Access,
+        rows: Sequence[tuple[int, int]],
+        columns: int,
+        vector: Vector,
+    ) -> None:
+        """Add the products of one row of x with the taps of each (row of sums, row of the kernel) that uses it."""
+        taps, stride, dilation = self.shape.kernel[1], self.shape.stride[1], self.shape.dilation[1]
+        dot = DotProduct(vector.lanes, self.extension)
+        row = _Row(x, self.shape.x_strides[2], vector)
+        for first in range(0, columns, self._shifts):
+            shifts = range(min(self._shifts, columns - first))
+            last = taps - 1 + shifts[-1]  # the last tap that any of them has: beyond it weights are 0
+            for quad in range(self._quads):
+                places = [first * stride + min(quad * QUAD + t, last) * dilation for t in range(QUAD)]
+                for v, value in enumerate(row.quads(places)):
+                    left = dot.left(value)
+                    for (line, h), shift in product(rows, shifts):
+                        at = ((h * self._shifts + shift) * self._quads + quad) * QUAD + v
+                        right = dot.right(weight.load(B.int32(at * vector.width), vector.width))
+                        slot = (line * columns + first + shift) * QUAD + v
+                        sums[slot] = dot.add(sums[slot], left, right)
+
+    def _finish(self, sums: Registers, results: Results, places: Sequence[tuple[Expr, Expr]], vector: Vector) -> None:
+        if self._turned:
+            results.store_unpacked(sums, vector.place, vector.count, [y_at for y_at, _ in places])
+            return
+        counts = [min(vector.lanes, vector.count - start) for start in range(0, vector.count, vector.lanes)]
+        for pixel, place in enumerate(places):
+            ordered = Registers(QUAD, vector.lanes, "int32")
+            for v, value in enumerate(in_order([sums[pixel * QUAD + v] for v in range(QUAD)])):
+                ordered[v] = value
+            results.store(ordered, vector.place, counts, [place])
+
+
+class _Row:
+    """Pixels of one row of x for one vector of channels, each loaded and unpacked once."""
+
+    def __init__(self, x: Access, step: int, vector: Vector) -> None:
+        self._x, self._step, self._vector = x, step, vector
+        self._pixels: dict[int, Expr] = {}
+        self._pairs: dict[tuple[int, int], tuple[Expr, Expr]] = {}
+
+    def quads(self, places: Sequence[int]) -> list[Expr]:
+        """The bytes of the pixels at four places side by side."""
+        first, second, third, fourth = places
+        return quads(self._pair(first, second), self._pair(third, fourth))
+
+    def _pair(self, first: int, second: int) -> tuple[Expr, Expr]:
+        if (first, second) not in self._pairs:
+            self._pairs[first, second] = unpack(self._pixel(first), self._pixel(second), "uint8")
+        return self._pairs[first, second]
+
+    def _pixel(self, place: int) -> Expr:
+        if place not in self._pixels:
+            width, count = self._vector.width, self._vector.count
+            value = self._x.load(B.int32(place * self._step), width, count=None if count == width else count)
+            self._pixels[place] = B.bind(value)
+        return self._pixels[place]
