@@ -59,7 +59,9 @@ def main(
     console.rule("latency, everybody interleaved")
     with console.status("measuring (exports and compiles for every competitor first)"):
         found = {
-            name: run.measure(name, attempts=1, peer_names=PEERS, threads=threads, rounds=rounds, lock=None)
+            name: run.measure(
+                name, attempts=1, peer_names=PEERS, dtype="f32", threads=threads, rounds=rounds, lock=None
+            )
             for name in ARTIFACTS
         }
     settings = {"threads": threads, "peers": PEERS}

@@ -31,6 +31,8 @@ PACKAGES = (
     "iree-base-compiler",
     "iree-base-runtime",
     "iree-turbine",
+    "mlxtend",
+    "nncf",
     "numpy",
     "onnx",
     "onnxruntime",

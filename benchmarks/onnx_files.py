@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,29 @@ def fingerprint(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def own_errors(tool: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns exceptions of a tool's own classes into RuntimeError."""
+    try:
+        yield
+    except kinds as error:
+        raise RuntimeError(f"{tool} cannot do this: {str(error).strip()}") from None
+
+
+def onnx_runtime_errors() -> contextlib.AbstractContextManager[None]:
+    """`own_errors` of ONNX Runtime."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kinds = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException)
+    return own_errors("ONNX Runtime", *kinds)
+
+
 EXPORTERS = {"script": False, "export": True}  # by tracing, or through torch.export; the value is `dynamo`
 
 
-def onnx_files(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Path]:
+def onnx_files(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], exporters: Sequence[str] = tuple(EXPORTERS)
+) -> list[Path]:
     """The model as ONNX files, one from each of PyTorch's two exporters that can export it.
 
     Neither is better for every model: they differ in how they write GELU, masks and recurrent layers, and so in which
@@ -46,11 +66,11 @@ def onnx_files(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     """
     base = cache_directory() / fingerprint(module, args, kwargs)
     paths, failure = [], None
-    for exporter, dynamo in EXPORTERS.items():
+    for exporter in exporters:
         path = base.with_suffix(f".{exporter}.onnx")
         try:
             if not path.exists():
-                _export(module, args, kwargs, path, dynamo=dynamo)
+                _export(module, args, kwargs, path, dynamo=EXPORTERS[exporter])
             paths.append(path)
         except RuntimeError as error:
             failure = error

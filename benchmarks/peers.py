@@ -10,7 +10,7 @@ import importlib.util
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from judge import Array, arrays
 from measure import Plan, burst
-from onnx_files import cache_directory, fingerprint, onnx_files
+from onnx_files import cache_directory, fingerprint, onnx_files, onnx_runtime_errors
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -45,7 +45,8 @@ class Peer(Protocol):
         """The outputs of one call, flat, in the order of the model's own outputs."""
 
 
-def _missing(*modules: str) -> str | None:
+def missing(*modules: str) -> str | None:
+    """Why a peer that needs these modules cannot be used here, None if it can."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else None
 
@@ -68,6 +69,7 @@ class Candidate:
 
     call: Callable[[], object]
     outputs: Callable[[], list[Array]]
+    run: Callable[[Sequence[Any]], list[Array]]  # the outputs for other inputs of the same shapes
 
 
 def fastest(candidates: list[Candidate]) -> Candidate:
@@ -149,14 +151,17 @@ class _OfOnnx:
     _best: Candidate
 
     def available(self) -> str | None:
-        return _missing(self.package, "onnx", "onnxscript")
+        return missing(self.package, "onnx", "onnxscript")
 
     def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
         inputs = [aligned(leaf) for leaf in tree_leaves((args, kwargs))]
-        files = onnx_files(module, args, kwargs)
-        self._best = fastest([self._candidate(path, inputs, threads) for path in files])
+        files = self._files(module, args, kwargs)
+        self._best = fastest([each for path in files for each in self._candidates(path, inputs, threads)])
 
-    def _candidate(self, path: Path, inputs: list[Any], threads: int) -> Candidate:
+    def _files(self, module: nn.Module, args: Args, kwargs: Kwargs) -> list[Path]:
+        return onnx_files(module, args, kwargs)
+
+    def _candidates(self, path: Path, inputs: list[Any], threads: int) -> list[Candidate]:
         raise NotImplementedError
 
     def call(self) -> object:
@@ -165,6 +170,10 @@ class _OfOnnx:
     def outputs(self) -> list[Array]:
         return self._best.outputs()
 
+    def run(self, args: Args) -> list[Array]:
+        """The outputs for other inputs of the same shapes."""
+        return self._best.run([aligned(leaf) for leaf in tree_leaves(args)])
+
 
 class OnnxRuntime(_OfOnnx):
     """ONNX Runtime's CPU provider with all graph optimisations, spinning threads and inputs bound to memory."""
@@ -172,14 +181,15 @@ class OnnxRuntime(_OfOnnx):
     name = "ort"
     package = "onnxruntime"
 
-    def _candidate(self, path: Path, inputs: list[Any], threads: int) -> Candidate:
+    def _candidates(self, path: Path, inputs: list[Any], threads: int) -> list[Candidate]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with onnx_runtime_errors():
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
         for slot, value in zip(session.get_inputs(), inputs, strict=True):
             binding.bind_cpu_input(slot.name, value)
@@ -194,7 +204,11 @@ class OnnxRuntime(_OfOnnx):
             call()
             return list(binding.copy_outputs_to_cpu())
 
-        return Candidate(call, outputs)
+        def run(others: Sequence[Any]) -> list[Array]:
+            names = (slot.name for slot in session.get_inputs())
+            return list(session.run(None, dict(zip(names, others, strict=True))))
+
+        return [Candidate(call, outputs, run)]
 
 
 class OpenVino(_OfOnnx):
@@ -202,12 +216,16 @@ class OpenVino(_OfOnnx):
 
     name = "openvino"
     package = "openvino"
+    precisions: tuple[str, ...] = ("f32",)  # its default may be bfloat16 where the CPU has it
 
-    def _candidate(self, path: Path, inputs: list[Any], threads: int) -> Candidate:
+    def _candidates(self, path: Path, inputs: list[Any], threads: int) -> list[Candidate]:
+        return [self._candidate(path, inputs, threads, precision) for precision in self.precisions]
+
+    def _candidate(self, path: Path, inputs: list[Any], threads: int, precision: str) -> Candidate:
         import openvino
 
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # its default may be bfloat16 where the CPU has it
+            "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
@@ -218,10 +236,10 @@ class OpenVino(_OfOnnx):
         def call() -> object:
             return request.infer(by_index, share_inputs=True, share_outputs=True)
 
-        def outputs() -> list[Array]:
-            return [np.array(value) for value in request.infer(by_index).to_tuple()]
+        def run(others: Sequence[Any]) -> list[Array]:
+            return [np.array(value) for value in request.infer(dict(enumerate(others))).to_tuple()]
 
-        return Candidate(call, outputs)
+        return Candidate(call, lambda: run(inputs), run)
 
 
 class Iree:
@@ -230,7 +248,7 @@ class Iree:
     name = "iree"
 
     def available(self) -> str | None:
-        return _missing("iree.compiler", "iree.runtime", "iree.turbine")
+        return missing("iree.compiler", "iree.runtime", "iree.turbine")
 
     def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
         import iree.runtime

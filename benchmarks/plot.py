@@ -14,6 +14,7 @@ from peers import OURS
 
 COLOURS = {
     OURS: "#d1495b",
+    results.FLOAT: "#e8a5ae",
     "eager": "#9aa5b1",
     "inductor": "#66788a",
     "ort": "#3d7ea6",

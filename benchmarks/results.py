@@ -6,7 +6,7 @@
 The entry of a peer that ran holds times in seconds (`median`, `p10`, `p90`, `minimum`, `rounds`), `spread`, `calls`,
 `errors` for each output, `wrong` (a reason, or null) and `prepare`, the seconds from module to first call. Our own
 entry adds `peak_memory` while compiling and `artifact`, the bytes of its members. The entry of one that did not run
-holds `failed`, the reason.
+holds `failed`, the reason. With 8-bit integers entries hold the `fidelity` to float32 as well, and FLOAT is a peer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+FLOAT = "fxpress-f32"  # our own float32 artifact beside the 8-bit ones: no peer, but what quantising is measured by
 Entry = dict[str, Any]
 Results = dict[str, Any]
 
@@ -79,7 +80,7 @@ def usable(entry: Entry) -> bool:
 
 def best_peer(model: Entry, ours: str) -> tuple[str, float] | None:
     """The quickest of the others that was right, and its median in seconds; None if there is none."""
-    others = [(e["median"], name) for name, e in model["peers"].items() if name != ours and usable(e)]
+    others = [(e["median"], name) for name, e in model["peers"].items() if name not in (ours, FLOAT) and usable(e)]
     if not others:
         return None
     median, name = min(others)
@@ -93,3 +94,11 @@ def ratio(model: Entry, ours: str) -> float | None:
     if best is None or entry is None or not usable(entry):
         return None
     return float(entry["median"] / best[1])
+
+
+def gain(model: Entry, ours: str) -> float | None:
+    """Our median with 8-bit integers over that in float32: below 1 where quantising paid. None if either is missing."""
+    entries = [model["peers"].get(name, {"failed": "not measured"}) for name in (ours, FLOAT)]
+    if not all(map(usable, entries)):
+        return None
+    return float(entries[0]["median"] / entries[1]["median"])

@@ -18,6 +18,7 @@ import typer
 from measure import SPREAD_LIMIT
 from models import MODELS, SUITES
 from peers import OURS, PEERS
+from quantized_peers import QUANTIZED_PEERS
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -78,6 +79,11 @@ def cell(entry: dict[str, Any], best: bool) -> str:
     return f"[green]{text}[/]" if best else text
 
 
+def quotient(value: float | None) -> str:
+    """A ratio of latencies, green where it is not above 1."""
+    return "-" if value is None else f"[{'green' if value <= 1 else 'yellow'}]{value:.2f}x[/]"
+
+
 def table(found: results.Results) -> Table:
     """All latencies, and ours relative to the best peer's."""
     threads = found["settings"]["threads"]
@@ -86,16 +92,19 @@ def table(found: results.Results) -> Table:
     view.add_column("model")
     for name in columns:
         view.add_column(name, justify="right")
+    quotients = {}
     if OURS in columns:
-        view.add_column("ours / best peer", justify="right")
+        quotients["ours / best peer"] = results.ratio
+    if results.FLOAT in columns:
+        quotients["int8 / float32"] = results.gain
+    for title in quotients:
+        view.add_column(title, justify="right")
     for name, model in found["models"].items():
         medians = [entry["median"] for entry in model["peers"].values() if results.usable(entry)]
         quickest = min(medians, default=None)
         entries = [model["peers"][peer] for peer in columns]
         row = [cell(entry, entry.get("median") == quickest) for entry in entries]
-        share = results.ratio(model, OURS)
-        if OURS in columns:
-            row.append("-" if share is None else f"[{'green' if share <= 1 else 'yellow'}]{share:.2f}x[/]")
+        row += [quotient(of(model, OURS)) for of in quotients.values()]
         view.add_row(name, *row)
     return view
 
@@ -103,8 +112,8 @@ def table(found: results.Results) -> Table:
 def main(
     suite: Annotated[str, typer.Option(help="vision, text, tiny, or all of them")] = "all",
     models: Annotated[str, typer.Option(help="names, separated by commas, instead of whole suites")] = "",
-    peers: Annotated[str, typer.Option(help="names, separated by commas")] = ",".join(PEERS),
-    dtype: Annotated[str, typer.Option(help="f32")] = "f32",
+    peers: Annotated[str, typer.Option(help="names, separated by commas; all if not given")] = "",
+    dtype: Annotated[str, typer.Option(help="f32 or int8: what the models are made of")] = "f32",
     threads: Annotated[int, typer.Option(min=1)] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="bursts of every peer")] = 8,
     attempts: Annotated[
@@ -117,9 +126,8 @@ def main(
     lock: Annotated[Path | None, typer.Option(help="a file to lock while timing, where a machine is shared")] = None,
 ) -> None:
     """Measure the latency and correctness of fxpress and its peers, interleaved, and write tables, plots and JSON."""
-    if dtype != "f32":
-        raise typer.BadParameter(f"dtype must be f32, not {dtype}")
-    asked = choose(peers, list(PEERS), "peers")
+    known = list({"f32": PEERS, "int8": QUANTIZED_PEERS}[choose(dtype, ["f32", "int8"], "dtype")[0]])
+    asked = choose(peers, known, "peers") if peers else known
     asked = [OURS, *(name for name in asked if name != OURS)] if ours else [n for n in asked if n != OURS]
     suites = SUITES if suite == "all" else choose(suite, list(SUITES), "suite")
     names = choose(models, list(MODELS), "models") if models else [n for n in MODELS if MODELS[n].suite in suites]
@@ -143,6 +151,7 @@ def main(
                     name,
                     attempts=attempts,
                     peer_names=asked,
+                    dtype=dtype,
                     threads=threads,
                     rounds=rounds,
                     lock=str(lock) if lock else None,

@@ -17,12 +17,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import samples
 import torch
+from fidelity import fidelity
 from fxpress.errors import CompilerError
-from judge import judge, reference
+from judge import Reference, arrays, judge, reference
 from measure import interleave
 from models import MODELS
 from peers import OURS, PEERS, Fxpress, Peer, artifact_sizes
+from quantized_files import Calibration
+from quantized_peers import QUANTIZED_PEERS
+
+CALIBRATION = 32  # inputs to calibrate with: what a latency needs, quality.py uses more
+EVALUATION = 16  # inputs to compare outputs on
 
 Inputs = tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]
 
@@ -79,18 +86,48 @@ def holding(lock: str | None, operation: int) -> Iterator[None]:
         yield
 
 
-def measure(name: str, peer_names: list[str], threads: int, rounds: int, lock: str | None) -> dict[str, Any]:
-    """The `models` entry of the results for one model. Ours is prepared first, so that its memory is its own."""
+def make(name: str, peer_names: list[str], dtype: str) -> dict[str, Peer]:
+    """The peers, ours first, so that its memory is its own; those with 8-bit integers with inputs for calibration."""
+    order = sorted(peer_names, key=lambda key: key != OURS)
+    if dtype == "f32":
+        return {key: PEERS[key]() for key in order}
+    calibration = Calibration(samples.inputs(MODELS[name], "calibration", CALIBRATION), MODELS[name].kind)
+    return {key: QUANTIZED_PEERS[key](calibration) for key in order}
+
+
+def verdicts(name: str, model: Inputs, peers: dict[str, Any], expected: Reference, dtype: str) -> dict[str, Any]:
+    """What is said of each peer's outputs: errors, why they are wrong if so, and with int8 the fidelity to float32."""
+    judged = {key: judge(peer.outputs(), expected) for key, peer in peers.items()}
+    if dtype == "f32":
+        return {key: {"errors": verdict.errors, "wrong": verdict.reason} for key, verdict in judged.items()}
+    cases = samples.inputs(MODELS[name], "evaluation", EVALUATION)
+    with torch.inference_mode():
+        singles = [arrays(model[0](*case))[0] for case in cases]
+    found: dict[str, Any] = {}
+    for key, peer in peers.items():
+        outputs = [peer.run(case)[0] for case in cases]
+        try:
+            near = fidelity(outputs, singles)
+        except ValueError as error:
+            found[key] = {"wrong": str(error)}
+        else:
+            found[key] = {"wrong": near.reason, "fidelity": asdict(near)}
+    return {key: {"errors": judged[key].errors, **entry} for key, entry in found.items()}
+
+
+def measure(
+    name: str, peer_names: list[str], dtype: str, threads: int, rounds: int, lock: str | None
+) -> dict[str, Any]:
+    """The `models` entry of the results for one model."""
     torch.set_num_threads(threads)
-    peers = {key: PEERS[key]() for key in sorted(peer_names, key=lambda key: key != OURS)}
     with holding(lock, fcntl.LOCK_SH):
+        peers = make(name, peer_names, dtype)
         model = MODELS[name].build()
         entries = {key: prepare(peer, model, threads) for key, peer in peers.items()}
         expected = reference(*model)
     running = {key: peer for key, peer in peers.items() if "failed" not in entries[key]}
-    for key, peer in running.items():
-        verdict = judge(peer.outputs(), expected)
-        entries[key] |= {"errors": verdict.errors, "wrong": verdict.reason}
+    for key, verdict in verdicts(name, model, running, expected, dtype).items():
+        entries[key] |= verdict
     calls = {key: peer.call for key, peer in running.items()}
     with holding(lock, fcntl.LOCK_EX):
         found = interleave(calls, rounds=rounds, threads=threads) if calls else None
