@@ -26,7 +26,7 @@ from .kernels.base import Call, run_module
 from .kernels.harness import build as compile_module
 from .kernels.pointwise import FillFrame
 from .lowering import HostCall, KernelCall, Lowering
-from .memory import Lifetime, peak, plan
+from .memory import ALIGNMENT, Lifetime, peak, plan
 from .views import ITEM_SIZES, Storage, View
 
 CONSTANTS, DERIVED, ARENA = range(3)  # entries of the address table; inputs and outputs follow
@@ -48,6 +48,8 @@ class TvmLowered(Lowered):
     def _place_arena(self) -> None:
         kept = keep_borders(self.lowering.calls, self.lifetimes)
         self.arena_bytes = plan(merged(self.lifetimes, kept))
+        if any(lifetime.storage.dtype == "uint8" for lifetime in self.lifetimes):
+            self.arena_bytes += ALIGNMENT  # kernels read 8-bit integers in fours, a few bytes beyond the last
         for storage, shared in kept.items():
             storage.offset = shared.offset
         self._leave_out(kept)

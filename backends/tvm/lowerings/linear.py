@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,21 +26,7 @@ def linear(node: Node, cx: Lowering) -> None:
     assert tensor is not None
     n, k = tensor.shape
     target = cx.output(node, strided=True)
-    source = cx.view(x)
-    added = None if residual is None else cx.view(residual)
-    if added is not None and added.shape != target.shape:
-        added = added.expand(target.shape)
-    views = [v for v in (source, target, added) if v is not None]
-    split = next((s for s in range(len(source.shape)) if all(rows(v, s) is not None for v in views)), None)
-    if split is None:
-        source = cx.contiguous(source, "copy: the rows of the matrix must lie evenly")
-        if added is not None:
-            added = cx.contiguous(added, "copy: the rows of the residual must lie evenly")
-        views = [v for v in (source, target, added) if v is not None]
-        split = next((s for s in range(len(source.shape)) if all(rows(v, s) is not None for v in views)), None)
-    computed = target
-    if split is None:  # the output lies in pieces of another value
-        computed, split = cx.temporary(target.shape), 0
+    source, computed, added, split = even_rows(cx, cx.view(x), target, None if residual is None else cx.view(residual))
     outer, x_rows, y_rows = math.prod(target.shape[:split]), rows(source, split), rows(computed, split)
     assert x_rows is not None
     assert y_rows is not None
@@ -61,6 +48,30 @@ def linear(node: Node, cx: Lowering) -> None:
     cx.call(kernel, *operands, computed)
     if computed is not target:
         cx.copy(computed, target, "copy: into the concatenation")
+
+
+def even_rows(cx: Lowering, source: View, target: View, added: View | None) -> tuple[View, View, View | None, int]:
+    """Make the rows of a matrix product lie evenly: copies where they do not.
+
+    Returns x, the place to compute in (`target` unless it lies in pieces), the residual, and how many of the dims in
+    front of the rows' elements are outer ones.
+    """
+    if added is not None and added.shape != target.shape:
+        added = added.expand(target.shape)
+
+    def first_split() -> int | None:
+        views = [v for v in (source, target, added) if v is not None]
+        return next((s for s in range(len(source.shape)) if all(rows(v, s) is not None for v in views)), None)
+
+    split = first_split()
+    if split is None:
+        source = cx.contiguous(source, "copy: the rows of the matrix must lie evenly")
+        if added is not None:
+            added = cx.contiguous(added, "copy: the rows of the residual must lie evenly")
+        split = first_split()
+    if split is None:  # the output lies in pieces of another value
+        return source, replace(cx.temporary(target.shape, target.dtype), biased=target.biased), added, 0
+    return source, target, added, split
 
 
 def linear_kernel(shape: LinearShape, target: Target) -> Linear | Dot:
