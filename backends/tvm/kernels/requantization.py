@@ -200,7 +200,7 @@ class Results:
             if how.wide:
                 limit = constant(_LIMIT, "float32", lanes)
                 total = B.min(B.max(total, constant(-_LIMIT, "float32", lanes)), limit)
-            return to_nearest(total, lanes)
+            return round_even(total, lanes)
 
         def fixed(value: Expr, v: int, at: Expr) -> Expr:
             multiplier, shift, residual_multiplier = (convert(factors[number][v], "int64") for number in range(3))
@@ -253,7 +253,7 @@ def fence(x: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(vector_type("float32", lanes), f"llvm.arithmetic.fence.v{lanes}f32", x)
 
 
-def to_nearest(x: Expr, lanes: int) -> Expr:
+def round_even(x: Expr, lanes: int) -> Expr:
     """A float32 vector rounded half to even, as int32."""
     mode = [constant(0, "int32", lanes), tirx.const(-1, "int16"), tirx.const(4, "int32")] if lanes == 16 else []
     return tirx.call_llvm_pure_intrin(vector_type("int32", lanes), _ROUND[lanes], x, *mode)

@@ -146,10 +146,8 @@ class StoredWeight:
 
 def _nibbles() -> Expr:
     """The values of a 4-bit integer in two's complement, by its bits."""
-    place = B.ramp(B.int32(0), 1, 16)
-    return convert(
-        ((place + constant(8, "int32", 16)) & constant(15, "int32", 16)) - constant(8, "int32", 16), "float32"
-    )
+    eight, fifteen = constant(8, "int32", 16), constant(15, "int32", 16)
+    return convert(((B.ramp(B.int32(0), 1, 16) + eight) & fifteen) - eight, "float32")
 
 
 def _left(x: Expr, count: int, lanes: int) -> Expr:
