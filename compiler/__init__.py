@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .capturing import capture as capture
     from .pass_manager import PassManager as PassManager
     from .program import Program as Program
+    from .quantizing import quantize as quantize
     from .rewriter import Pass as Pass
     from .rewriter import Rewriter as Rewriter
     from .rewriter import rewrite as rewrite
@@ -26,6 +27,7 @@ _HOME = {
     "capture": "capturing",
     "PassManager": "pass_manager",
     "Program": "program",
+    "quantize": "quantizing",
     "Pass": "rewriter",
     "Rewriter": "rewriter",
     "rewrite": "rewriter",
@@ -33,7 +35,7 @@ _HOME = {
 }
 _MODULES = ("backends", "ops", "passes", "runtime", "testing")
 
-__all__ = ["Pass", "PassManager", "Program", "Rewriter", "Target", "capture", "compile", "rewrite"]
+__all__ = ["Pass", "PassManager", "Program", "Rewriter", "Target", "capture", "compile", "quantize", "rewrite"]
 
 
 def __getattr__(name: str) -> Any:

@@ -62,7 +62,7 @@ def compile(
             instruments.append(PrintChanged())
         manager = PassManager(pipeline, verify=verify, target=where, fuel=fuel, instruments=instruments)
         stage("capture")
-        captured = _as_program(model, args, kwargs)
+        captured = as_program(model, args, kwargs)
         optimized = manager.run(captured)
         stage("lower")
         lowered = lookup("backends", "tvm")().lower(optimized, where, fallback=fallback)
@@ -84,11 +84,12 @@ def compile(
     return artifact
 
 
-def _as_program(
+def as_program(
     model: torch.nn.Module | Callable[..., Any] | torch.export.ExportedProgram | Program,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
 ) -> Program:
+    """The Program of anything that `compile` and `quantize` take. Raises CaptureError, InvalidInput."""
     if isinstance(model, Program):
         return model
     from .capturing import capture, from_exported

@@ -113,7 +113,7 @@ class Program:
 
         Raises InvalidInput naming the input that does not have the dtype and shape the model was captured with.
         """
-        self._check_inputs(inputs)
+        self.check_inputs(inputs)
         with torch.no_grad():
             return tuple(Interpreter(self.graph_module).run(*inputs))
 
@@ -121,7 +121,8 @@ class Program:
         """Execute in PyTorch, called like the model, returning what the model returns."""
         return self.outputs.unflatten(list(self.run_flat(*self.signature.bind(args, kwargs))))
 
-    def _check_inputs(self, inputs: Sequence[Any]) -> None:
+    def check_inputs(self, inputs: Sequence[Any]) -> None:
+        """Raise InvalidInput naming the flat input that does not have the dtype and shape of the capture."""
         names = self.signature.leaf_names()
         if len(inputs) != len(names):
             raise InvalidInput(f"inputs must be the {len(names)} tensors ({', '.join(names)}), not {len(inputs)}")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ...errors import InvalidInput, Unsupported
-from ...ops.requantization import HIGHEST, LOWEST, MODES, check_mode
+from ...ops.requantization import HIGHEST, LOWEST, check_mode
 
 SMALLEST_RANGE = 1e-30
 """Values that never left +-1e-30 count as zero: the reciprocal of their scale would leave float32."""
 LARGEST_RANGE = 1e30
 
-Observer = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
+Range = tuple[float, float]
 OBSERVERS: tuple[str, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
 WEIGHT_RANGES: tuple[str, ...] = ("max", "mse")
 WEIGHT_BITS = (4, 8)
@@ -156,6 +156,3 @@ def check_available(config: QuantConfig) -> None:
 def _float32(value: float) -> float:
     """`value` rounded to float32, so that every consumer, also an exported file, has the same scale."""
     return float(np.float32(value))
-
-
-__all__ = ["MODES", "OBSERVERS", "PRESETS", "QParams", "QuantConfig", "check_available", "config_of"]
