@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from tvm import tirx
 from tvm.tirx.script import builder as B
 
 from ....errors import InvalidInput
@@ -17,6 +18,8 @@ from .base import Access, Expr, Kernel, Operand
 from .loops import LAUNCH_COST, Axis, blocks, collapse, nest
 from .pointwise_ops import POINTWISE, carrier, cast, emit, from_carrier, size_of, to_carrier
 from .transpose import block_of, emit_transpose
+
+_MOST_INTERLEAVED = 4  # elements side by side that are too few for a vector of their own
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ class Pointwise(Kernel):
 
     def _emit_rows(self, axes: Sequence[Axis], operands: Sequence[Access], threads: int) -> None:
         *outer, row = axes
+        together = self._interleaved(axes)
+        if together > 1:
+            *outer, row = outer
         widest = max(size_of(step.dtype) for step in self.program)
         lanes = min(self.vector_bytes // widest, 1 << (row.size.bit_length() - 1))
         steps = -(-row.size // lanes)
@@ -130,11 +136,36 @@ class Pointwise(Kernel):
                 )
                 for k in range(len(row.strides))
             ]
-            self._emit_vector(operands, offsets, row.strides, lanes)
+            inner = axes[-1].strides if together > 1 else row.strides
+            parts = [
+                self._values(
+                    operands, [at + i * step for at, step in zip(offsets, inner, strict=True)], row.strides, lanes
+                )
+                for i in range(together)
+            ]
+            for number, values in enumerate(zip(*parts, strict=True)):
+                access = operands[len(self.inputs) + number]
+                if together == 1:
+                    access.store(offsets[number], values[0], lanes, row.strides[number])
+                    continue
+                order = [i * lanes + lane for lane in range(lanes) for i in range(together)]
+                access.store(offsets[number], tirx.Shuffle(list(values), order), together * lanes)
 
-    def _emit_vector(
+    def _interleaved(self, axes: Sequence[Axis]) -> int:
+        """How many elements lie side by side in the outputs only, as the channels of an image that had them apart: 1
+        where none do. Vectors then run along the next axis, and several are stored as one."""
+        if len(axes) < 2 or "bool" in {stream.dtype for stream in self.outputs}:
+            return 1
+        *_, row, inner = axes
+        count = len(self.outputs)
+        written = all(a == inner.size and b == 1 for a, b in zip(row.strides[:count], inner.strides, strict=False))
+        read = all(a in (0, 1) for a in row.strides[count:]) and any(row.strides[count:])
+        return inner.size if inner.size <= _MOST_INTERLEAVED and written and read else 1
+
+    def _values(
         self, operands: Sequence[Access], offsets: Sequence[Expr], strides: Sequence[int], lanes: int
-    ) -> None:
+    ) -> list[Expr]:
+        """The elements to store in each output, for one vector."""
         count, uses = len(self.outputs), self._uses()
         values: list[Expr] = []
         index = count + len(self.inputs)
@@ -155,10 +186,10 @@ class Pointwise(Kernel):
                 value = emit(step.op, [values[i] for i in step.arguments], dtypes, step.dtype, step.parameters)
             held = step.op not in ("constant", "index") and uses[position] > 1
             values.append(vmath.hold(value) if held else value)
-        for number, (stream, result) in enumerate(zip(self.outputs, self.results, strict=True)):
-            value = cast(values[result], self.program[result].dtype, stream.dtype)
-            access = operands[len(self.inputs) + number]
-            access.store(offsets[number], from_carrier(value, stream.dtype), lanes, strides[number])
+        return [
+            from_carrier(cast(values[result], self.program[result].dtype, stream.dtype), stream.dtype)
+            for stream, result in zip(self.outputs, self.results, strict=True)
+        ]
 
     def _uses(self) -> list[int]:
         # how often each value is read; an operation may read its arguments several times

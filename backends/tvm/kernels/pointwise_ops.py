@@ -16,7 +16,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
-from . import vmath
+from . import quantized_ops, vmath
 from .base import Expr
 from .vmath import convert, element_of, hold, lanes_of, like, opaque, select
 
@@ -256,6 +256,16 @@ def _activation(name: str) -> Operation:
     return Operation(lambda x, *parameters: function(x, *parameters), 1, cost=15)
 
 
+def _quantized_add(*arguments: Any) -> Expr:
+    """The sum of two int8 values. Then come their zero points, their factors, and zero, low, high, mode of the sum."""
+    values, zeros, factors, limits = arguments[:2], arguments[2:4], arguments[4:6], arguments[6:]
+    terms = [
+        (convert(x, "int32") - vmath.constant(zero, "int32", lanes_of(x)), factor)
+        for x, zero, factor in zip(values, zeros, factors, strict=True)
+    ]
+    return convert(quantized_ops.requantize(terms, *limits), "int8")
+
+
 def _sign_bit(x: Expr) -> Expr:
     if _float(x):
         x = vmath.bits(x, "int32" if element_of(x) == "float32" else "int64")
@@ -337,6 +347,9 @@ POINTWISE: dict[str, Operation] = {
     "bitwise_not": Operation(lambda x: x ^ like(x, -1), 1),
     "shift_left": _binary(lambda x, y: x << y),
     "shift_right": _binary(lambda x, y: x >> y),
+    "quantize": Operation(quantized_ops.quantize, 1, common=True, cost=4),
+    "dequantize": Operation(quantized_ops.dequantize, 1, cost=2),
+    "quantized_add": Operation(_quantized_add, 2, common=True, cost=10),
     "where": Operation(lambda c, x, y: select(truth(c), x, y), 3, condition=True),
 }
 

@@ -15,6 +15,7 @@ from ....target import Target
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
 from ..kernels.integer_conv import IntegerConv
+from ..kernels.integer_depthwise import IntegerDepthwise
 from ..kernels.requantization import Numbers, Requantization
 from ..lowering import Lowering, OpRule
 from ..placement import BIAS
@@ -90,8 +91,14 @@ def linear(node: Node, cx: Lowering) -> None:
 def _call(
     cx: Lowering, layer: _Layer, shape: ConvShape, weight: torch.Tensor, x: View, residual: View | None, y: View
 ) -> None:
-    kernel = IntegerConv.choose(shape, layer.results, cx.target)
-    constants = [kernel.pack(weight), shifted_bias(layer.bias, weight), *layer.results.pack(layer.numbers)]
+    bias, (factor, *numbers) = shifted_bias(layer.bias, weight), layer.results.pack(layer.numbers)
+    kernel: IntegerConv | IntegerDepthwise
+    if shape.groups == shape.ic == shape.oc:
+        kernel = depthwise = IntegerDepthwise.choose(shape, layer.results, cx.target)
+        bias, factor = depthwise.spread(bias, sums=True), depthwise.spread(factor, sums=False)
+    else:
+        kernel = IntegerConv.choose(shape, layer.results, cx.target)
+    constants = [kernel.pack(weight), bias, factor, *numbers]
     cx.call(kernel, x, *map(cx.constant, constants), *([] if residual is None else [residual]), y)
 
 

@@ -12,10 +12,12 @@ from ....target import Target
 from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
 from ..kernels.pointwise_ops import POINTWISE
 from ..lowering import Lowering, OpRule, dtype_name
+from ..placement import BIAS
 from ..views import ITEM_SIZES, View
 from .view_ops import argument, shape_of
 
 aten = torch.ops.aten
+fxpress = torch.ops.fxpress
 MAX_INSTRUCTIONS = 48  # of one kernel: beyond that its values no longer fit the registers
 Value = int  # position of an instruction
 
@@ -79,13 +81,18 @@ class Chain:
         tensor = self.cx.constant_tensor(node)
         if tensor is not None and tensor.numel() == 1:
             return self.constant(tensor.item(), dtype_name(tensor.dtype))
-        return self.read(self.cx.view(node).expand(self.shape))
+        return self.read(self.cx.held(node).expand(self.shape))
 
     def read(self, view: View) -> Value:
-        """The elements of a view of the kernel's shape."""
+        """The elements of a view of the kernel's shape; those of a biased one without the bias."""
         if view not in self.views:
             self.views.append(view)
-        return self.op("input", dtype=view.dtype, parameters=(self.views.index(view),))
+        value = self.op("input", dtype=view.dtype, parameters=(self.views.index(view),))
+        return self.cast(self.flipped(value), "int8") if view.biased else value
+
+    def flipped(self, value: Value) -> Value:
+        """An 8-bit integer with its bias added or taken away, as uint8."""
+        return self.op("bitwise_xor", value, self.constant(BIAS, "uint8"), dtype="uint8")
 
 
 Builder = Callable[[Node, Chain], Value]
@@ -99,7 +106,9 @@ def lower(node: Node, cx: Lowering) -> None:
     chain = Chain(cx, node, {n for n, root in roots.items() if root is node})
     dtype = dtype_name(node.meta["val"].dtype)
     result = chain.cast(BUILDERS[node.target](node, chain), dtype)
-    out = cx.output(node, strided=True)
+    out = cx.output(node, strided=True, biased=node.target in QUANTIZED)
+    if out.biased:
+        result = chain.flipped(result)
     kernel = pointwise_kernel(
         chain.shape,
         [Stream(view.dtype, view.strides) for view in chain.views],
@@ -421,8 +430,29 @@ def softplus(node: Node, chain: Chain) -> Value:
     return chain.op("where", large, x, soft, dtype=dtype)
 
 
+def quantize(node: Node, chain: Chain) -> Value:
+    x, *numbers = node.args
+    return chain.op("quantize", chain.cast(chain.node(x), "float32"), dtype="int8", parameters=tuple(numbers))
+
+
+def dequantize(node: Node, chain: Chain) -> Value:
+    x, *numbers = node.args
+    return chain.op("dequantize", chain.node(x), dtype="float32", parameters=tuple(numbers))
+
+
+def quantized_add(node: Node, chain: Chain) -> Value:
+    a, b, a_scale, a_zero, b_scale, b_zero, y_scale, *rest = node.args
+    numbers = (a_zero, b_zero, a_scale / y_scale, b_scale / y_scale, *rest)
+    return chain.op("quantized_add", chain.node(a), chain.node(b), dtype="int8", parameters=numbers)
+
+
+QUANTIZED = (fxpress.quantize.default, fxpress.quantized_add.default)  # give int8, which is held with a bias
+
 BUILDERS: dict[Any, Builder] = {
     **_builders(),
+    fxpress.quantize.default: quantize,
+    fxpress.dequantize.default: dequantize,
+    fxpress.quantized_add.default: quantized_add,
     aten.rsub.Scalar: binary("sub", flipped=True),
     aten.rsub.Tensor: binary("sub", flipped=True),
     aten.div.Tensor_mode: divide_with_mode,
