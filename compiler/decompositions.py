@@ -62,7 +62,8 @@ def decomposition_table() -> DecompositionTable:
         for overload in packet.overloads():
             if overload != "padding":  # conv2d(padding="same") becomes conv2d with numbers
                 table.pop(getattr(packet, overload), None)
-    for op in KEPT_OVERLOADS:
+    ours = [op for op in table if isinstance(op, torch._ops.OpOverload) and op.namespace == "fxpress"]
+    for op in (*KEPT_OVERLOADS, *ours):
         table.pop(op, None)
     table.update(COMPOSITES)
     table[aten.instance_norm.default] = _instance_norm

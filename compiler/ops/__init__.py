@@ -5,8 +5,10 @@ Every op is a composite of ATen ops: that composite *is* its definition. PyTorch
 and outputs have their channels in the last dimension, weights keep PyTorch's order.
 """
 
+from . import low_precision as _low_precision  # noqa: F401  (defines ops)
 from .activation import activate, parse_activation
 from .library import fxpress
 from .quantized import expand_weight
+from .quantized_attention import WEIGHT_STEPS
 
-__all__ = ["activate", "expand_weight", "fxpress", "parse_activation"]
+__all__ = ["WEIGHT_STEPS", "activate", "expand_weight", "fxpress", "parse_activation"]

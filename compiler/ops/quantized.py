@@ -23,8 +23,9 @@ from .library import channels_first, define, pad, restore
 from .requantization import HIGHEST, LOWEST, requantize
 
 
-def _real(number: float, like: Tensor) -> Tensor:
-    return torch.tensor(number, dtype=torch.float64, device=like.device)
+def real(number: float, like: Tensor) -> Tensor:
+    """A number as a float64 tensor."""
+    return torch.full((), number, dtype=torch.float64, device=like.device)  # a constant tensor does not export
 
 
 def _channels(values: Tensor, rank: int, channels_last: bool) -> Tensor:
@@ -35,7 +36,7 @@ def _channels(values: Tensor, rank: int, channels_last: bool) -> Tensor:
 @define("quantize(Tensor x, float scale, int zero_point) -> Tensor")
 def _quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
     """clip(round(x * float32(1 / scale)) + zero_point, -128, 127) of a float32 value; NaN becomes -128."""
-    inverse = (1 / _real(scale, x)).to(torch.float32)
+    inverse = (1 / real(scale, x)).to(torch.float32)
     y = torch.round(x.to(torch.float32) * inverse).clamp(LOWEST - zero_point, HIGHEST - zero_point) + zero_point
     return torch.where(y.isnan(), float(LOWEST), y).to(torch.int8)
 
@@ -43,7 +44,7 @@ def _quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
 @define("dequantize(Tensor x, float scale, int zero_point) -> Tensor")
 def _dequantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
     """float32(x - zero_point) * float32(scale)."""
-    return (x.to(torch.float32) - zero_point) * _real(scale, x).to(torch.float32)
+    return (x.to(torch.float32) - zero_point) * real(scale, x).to(torch.float32)
 
 
 @define(
@@ -53,7 +54,7 @@ def _requantize(
     x: Tensor, x_scale: float, x_zero: int, y_scale: float, y_zero: int, low: int, high: int, mode: str
 ) -> Tensor:
     """The same value with another scale and zero point."""
-    return requantize([(x.to(torch.int32) - x_zero, _real(x_scale, x) / y_scale)], y_zero, low, high, mode)
+    return requantize([(x.to(torch.int32) - x_zero, real(x_scale, x) / y_scale)], y_zero, low, high, mode)
 
 
 @define("lookup(Tensor x, Tensor table) -> Tensor")
@@ -118,7 +119,7 @@ def _quantized_conv(
     terms = [(sums, _channels(factor, x.dim(), False))]
     if residual is not None:
         added = channels_first(residual, channels_last).to(torch.int32) - residual_zero
-        terms.append((added, _real(residual_scale, x) / y_scale))
+        terms.append((added, real(residual_scale, x) / y_scale))
     return restore(requantize(terms, y_zero, low, high, mode), channels_last)
 
 
@@ -176,7 +177,7 @@ def _quantized_linear(
     """x @ weight.T + bias (+ residual); weight is [n, k]."""
     terms = [(_matmul_sums(x, weight, bias), weight_scale.to(torch.float64) * x_scale / y_scale)]
     if residual is not None:
-        terms.append((residual.to(torch.int32) - residual_zero, _real(residual_scale, x) / y_scale))
+        terms.append((residual.to(torch.int32) - residual_zero, real(residual_scale, x) / y_scale))
     return requantize(terms, y_zero, low, high, mode)
 
 
@@ -199,7 +200,8 @@ def _quantized_linear_float(
     return activate(y if residual is None else y + residual, activation)
 
 
-def _product_sums(a: Tensor, b: Tensor, a_zero: int, b_zero: int) -> Tensor:
+def product_sums(a: Tensor, b: Tensor, a_zero: int, b_zero: int) -> Tensor:
+    """(a - a_zero) @ (b - b_zero) of integers, exact, as int32."""
     return ((a.to(torch.float64) - a_zero) @ (b.to(torch.float64) - b_zero)).to(torch.int32)
 
 
@@ -221,15 +223,15 @@ def _quantized_matmul(
     mode: str,
 ) -> Tensor:
     """a @ b of two quantised values, batched as torch.matmul."""
-    factor = _real(a_scale, a) * b_scale / y_scale
-    return requantize([(_product_sums(a, b, a_zero, b_zero), factor)], y_zero, low, high, mode)
+    factor = real(a_scale, a) * b_scale / y_scale
+    return requantize([(product_sums(a, b, a_zero, b_zero), factor)], y_zero, low, high, mode)
 
 
 @define("quantized_matmul_float(Tensor a, Tensor b, float a_scale, int a_zero, float b_scale, int b_zero) -> Tensor")
 def _quantized_matmul_float(a: Tensor, b: Tensor, a_scale: float, a_zero: int, b_scale: float, b_zero: int) -> Tensor:
     """`quantized_matmul` with a float32 result."""
-    factor = (_real(a_scale, a) * b_scale).to(torch.float32)
-    return _product_sums(a, b, a_zero, b_zero).to(torch.float32) * factor
+    factor = (real(a_scale, a) * b_scale).to(torch.float32)
+    return product_sums(a, b, a_zero, b_zero).to(torch.float32) * factor
 
 
 @define(
@@ -251,8 +253,8 @@ def _quantized_add(
 ) -> Tensor:
     """a + b of two quantised values, broadcast as PyTorch does."""
     terms = [
-        (a.to(torch.int32) - a_zero, _real(a_scale, a) / y_scale),
-        (b.to(torch.int32) - b_zero, _real(b_scale, b) / y_scale),
+        (a.to(torch.int32) - a_zero, real(a_scale, a) / y_scale),
+        (b.to(torch.int32) - b_zero, real(b_scale, b) / y_scale),
     ]
     return requantize(terms, y_zero, low, high, mode)
 
@@ -288,7 +290,7 @@ def _quantized_avg_pool(
     # avg_pool divides windows that ceil_mode lets overhang by less than the kernel's size: pad first, so that none do
     padded = _pad_windows(shifted, kernel, stride, padding, ceil_mode)
     sums = torch.round(pool(padded, kernel, stride) * count).to(torch.int32)
-    factor = _real(x_scale, x) / (y_scale * count)
+    factor = real(x_scale, x) / (y_scale * count)
     return restore(requantize([(sums, factor)], y_zero, low, high, mode), channels_last)
 
 

@@ -68,6 +68,8 @@ def _replace(node: Node, rw: Rewriter, found: Bindings, norm: Any) -> None:
     if not isinstance(x, Node) or not is_static(x) or not is_number(eps) or dtype(x) != dtype(node):
         return
     rank = len(shape(x))
+    if rank == 0:
+        return
     dims = sorted(d % rank for d in found["dims"])
     order = [d for d in range(rank) if d not in dims] + dims
     in_order = order == list(range(rank))

@@ -32,9 +32,9 @@ def recognize_softmax(node: Node, rw: Rewriter) -> None:
     Without the maximum it is left alone: then it overflows where softmax does not.
     """
     found = match(_SOFTMAX, node)
-    if found is None or not isinstance(found["x"], Node):
-        return
     rank = len(shape(node))
+    if found is None or not isinstance(found["x"], Node) or rank == 0:
+        return
     dims, summed = (_dims(found[name], rank) for name in ("dims", "summed"))
     if dims == summed and len(dims) == 1:
         rw.replace(node, rw.call(aten.softmax.int, found["x"], dims[0], at=node))

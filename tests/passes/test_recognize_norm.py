@@ -74,3 +74,8 @@ def test_not_a_norm(name):
     program = check_pass("merge-duplicates", trace(NOT_A_NORM[name], X))
     after = check_pass("recognize-layer-norm,recognize-rms-norm", program)
     assert after.text() == program.text()
+
+
+def test_a_number_has_no_dims_to_normalise():
+    program = trace(lambda x: rms_norm(x), torch.tensor(1.5))
+    assert check_pass("recognize-rms-norm", program).text() == program.text()

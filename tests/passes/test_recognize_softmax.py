@@ -35,3 +35,8 @@ OTHERS = {
 def test_others_stay(name):
     program = check_pass("merge-duplicates", trace(OTHERS[name], torch.randn(2, 3, 5)))
     assert check_pass("recognize-softmax", program).text() == program.text()
+
+
+def test_a_number_has_no_dims_to_count():
+    program = trace(lambda x: softmax(x, x.amax(0, keepdim=True), 0), torch.tensor(1.5))
+    assert check_pass("recognize-softmax", program).text() == program.text()

@@ -144,9 +144,10 @@ def _build_config(value: Any) -> Any:
 def _perturb(module: nn.Module) -> None:
     """Random values in place of the zeros and ones that layers start with, which would hide mistakes."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if not tensor.is_floating_point() or tensor.numel() < 2 or not (tensor == tensor.flatten()[0]).all():
+        if not tensor.is_floating_point() or tensor.dim() == 0 or not (tensor == tensor.flatten()[0]).all():
             continue
-        noise = torch.rand_like(tensor) if name.endswith("running_var") else torch.randn_like(tensor)
+        positive = name.endswith("running_var") or tensor.numel() == 1  # one bias may decide whether a relu lets pass
+        noise = torch.rand_like(tensor) if positive else torch.randn_like(tensor)
         tensor.data.add_(noise, alpha=0.2)
 
 

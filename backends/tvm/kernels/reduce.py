@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -228,6 +227,9 @@ class _Source:
         accumulators = Registers(several, width, self.dtype)
         levels = Registers(len(outer) + 1, width, self.dtype)  # a sum for every loop around the innermost run
         levels[0] = start
+        tails = Registers(len(outer) + 1, 1, self.dtype)  # the same for what is fewer than a vector
+        nothing = constant(monoid.start(self.element), self.dtype)
+        tails[0] = nothing
         step = self.lanes * run.strides[1]
         pieces = max(1, -(-vectors // _CHUNK))
         length = -(-vectors // pieces) // several * several or 1
@@ -249,26 +251,26 @@ class _Source:
         def descend(depth: int, base: Expr) -> None:
             if depth < len(outer):
                 with nest([outer[depth]], 1) as (i,):
-                    levels[depth + 1] = start
+                    levels[depth + 1], tails[depth + 1] = start, nothing
                     descend(depth + 1, B.bind(base + i * outer[depth].strides[1]))
                     levels[depth] = monoid.join(levels[depth], levels[depth + 1])
+                    tails[depth] = monoid.join(tails[depth], tails[depth + 1])
                 return
             if pieces:
                 with B.serial(pieces) as piece:
                     gather(B.bind(base + piece * (length * step)), length)
             if rest:
                 gather(B.bind(base + pieces * (length * step)), rest)
+            if tail:
+                with serial(tail, "fewer than a vector") as i:
+                    value = monoid.element(hold(self._load(base + (vectors * self.lanes + i) * run.strides[1], 1)))
+                    tails[depth] = monoid.join(tails[depth], value)
 
         descend(0, self.offset)
         if self.kept_lanes > 1 or self.lanes == 1:
             return levels[0]
-        result = Registers(1, 1, self.dtype)
-        result[0] = across(monoid.join, levels[0])
-        if tail:
-            with self._outer(outer) as base, serial(tail, "fewer than a vector") as i:
-                value = self._load(base + (vectors * self.lanes + i) * run.strides[1], 1)
-                result[0] = monoid.join(result[0], monoid.element(hold(value)))
-        return result[0]
+        total = across(monoid.join, levels[0])
+        return hold(monoid.join(total, tails[0])) if tail else total
 
     def extreme(self, largest: bool) -> Expr:
         """The row-major number of the largest or smallest element."""
@@ -291,11 +293,6 @@ class _Source:
             where[0] = select(better, broadcast(B.cast(number, "int64"), lanes), where[0])
             best[0] = select(better, value, best[0])
         return where[0]
-
-    @contextmanager
-    def _outer(self, axes: Sequence[Axis]) -> Iterator[Expr]:
-        with nest(axes, 1) as position:
-            yield B.bind(sum((i * a.strides[1] for i, a in zip(position, axes, strict=True)), self.offset))
 
 
 def across(join: Callable[[Expr, Expr], Expr], vector: Expr) -> Expr:

@@ -13,6 +13,7 @@ from ....ops.requantization import HIGHEST, LOWEST, multiplier_of, shift_of
 from .base import Access, Expr, Operand, Registers
 from .conv_shape import activation, load_first
 from .integer import LEAST_LANES, STEP, reinterpret
+from .interleave import in_order
 from .vmath import bits, constant, convert, lanes_of, vector_type
 
 _LIMIT = 65536.0  # wide values are limited to this: beyond the range of results with any zero point
@@ -53,6 +54,11 @@ class Requantization:
     clamped: bool = False
     wide: bool = False
     activation: str = "none"
+
+    @property
+    def unpacked(self) -> bool:
+        """Whether unpacked sums become results in their order: packing bytes then undoes what unpacking did."""
+        return self.mode != "float" and not self.residual
 
     @classmethod
     def choose(cls, mode: str, numbers: Numbers, largest: int) -> Requantization:
@@ -135,15 +141,24 @@ class Results:
                 at = rows[row][0] + v * self._lanes
                 self._y.store(at, value, width * self._lanes, count=self._partly(counts[v]) if width == 1 else None)
 
-    def store_unpacked(self, sums: Registers, channel: Expr, count: int, places: Sequence[Expr]) -> None:
-        """Store sums whose lanes `interleave.quads` has spread, four vectors a place in y, `count` channels of them.
+    def store_unpacked(self, sums: Registers, channel: Expr, count: int, rows: Sequence[tuple[Expr, Expr]]) -> None:
+        """Store sums whose lanes `interleave.quads` has spread, four vectors a row, `count` channels of them.
 
-        Factors are spread too, from `channel` on. There is no residual, and results are 8-bit integers.
+        `channel` is where the row's factors begin; they are spread too where `Requantization.unpacked` says so.
         """
-        finish, width = self._finisher(channel, [self._lanes] * STEP), STEP * self._lanes
-        for place, y_at in enumerate(places):
-            rounded = [B.bind(finish(sums[place * STEP + v], v, B.int32(0))) for v in range(STEP)]
-            self._y.store(y_at, self._saturated(rounded), width, count=None if count == width else count)
+        lanes = self._lanes
+        if self._how.unpacked:
+            finish = self._finisher(channel, [lanes] * STEP)
+            for row, (y_at, _) in enumerate(rows):
+                packed = self._saturated([B.bind(finish(sums[row * STEP + v], v, y_at)) for v in range(STEP)])
+                self._y.store(y_at, packed, STEP * lanes, count=None if count == STEP * lanes else count)
+            return
+        counts = [min(lanes, count - start) for start in range(0, count, lanes)]
+        ordered = Registers(STEP * len(rows), lanes, "int32")
+        for row, place in enumerate(rows):
+            for v, value in enumerate(in_order([sums[row * STEP + v] for v in range(STEP)])):
+                ordered[row * STEP + v] = value
+            self.store(ordered, channel, counts, [place], row * STEP)
 
     def _partly(self, count: int) -> int | None:
         return None if count == self._lanes else count
@@ -248,9 +263,10 @@ class Results:
 
 
 def fence(x: Expr) -> Expr:
-    """`x`, a float32 vector, rounded before it goes on: LLVM would merge a product into the addition after it."""
+    """`x`, of float32, rounded before it goes on: LLVM would merge a product into the addition after it."""
     lanes = lanes_of(x)
-    return tirx.call_llvm_pure_intrin(vector_type("float32", lanes), f"llvm.arithmetic.fence.v{lanes}f32", x)
+    suffix = "f32" if lanes == 1 else f"v{lanes}f32"
+    return tirx.call_llvm_pure_intrin(vector_type("float32", lanes), f"llvm.arithmetic.fence.{suffix}", x)
 
 
 def round_even(x: Expr, lanes: int) -> Expr:

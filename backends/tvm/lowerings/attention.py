@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from ....arguments import arguments
 from ....target import Target
 from ..kernels.attention import Attention, Heads, Mask, mask_numbers
+from ..kernels.integer_attention import IntegerAttention
 from ..kernels.pointwise import Instruction, Pointwise, Stream, copy_kernel, pointwise_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -93,6 +96,58 @@ def _attention(
     cx.call(kernel, q, k, v, *([added] if added is not None else []), out)
 
 
+def check_quantized(node: Node, target: Target) -> str | None:
+    a = arguments(node)
+    query, key, mask = a["query"].meta["val"], a["key"].meta["val"], a["attn_mask"]
+    if query.dim() not in (3, 4) or key.dim() != query.dim():
+        return f"its operands must have 3 or 4 dimensions, not {query.dim()}"
+    if query.dim() == 4 and key.shape[0] != query.shape[0]:
+        return "its operands must have one batch size"
+    if mask is not None and mask.meta["val"].dtype not in (torch.float32, torch.bool):
+        return f"its mask must be float32 or bool, not {mask.meta['val'].dtype}"
+    return None
+
+
+def quantized_attention(node: Node, cx: Lowering) -> None:
+    a = arguments(node)
+    q, k, v = (_four_dims(_dense_biased(cx, a[name])) for name in ("query", "key", "value"))
+    y = _output(node, cx)
+    out = _four_dims(y)
+    batch, heads, queries, depth = q.shape
+    added = None
+    if a["attn_mask"] is not None:
+        added = _mask(a["attn_mask"], None, (*a["query"].meta["val"].shape[:-1], k.shape[2]), cx)
+    kernel = IntegerAttention.choose(
+        batch=batch,
+        heads=heads,
+        kv_heads=k.shape[1],
+        queries=queries,
+        keys=k.shape[2],
+        depth=depth,
+        value_depth=v.shape[3],
+        target=cx.target,
+        q=_heads(q),
+        k=_heads(k),
+        v=_heads(v),
+        y=_heads(out),
+        mask=None if added is None else _layout(added, None),
+        causal=a["is_causal"],
+    )
+    numbers = kernel.pack_numbers(
+        a["query_scale"] * a["key_scale"] * a["scale"],
+        a["key_zero"],
+        a["value_scale"] / a["y_scale"],
+        a["value_zero"],
+        a["y_zero"],
+    )
+    cx.call(kernel, q, k, v, *([added] if added is not None else []), cx.constant(numbers), out)
+
+
+def _dense_biased(cx: Lowering, node: Node) -> View:
+    view = cx.biased(node)
+    return view if view.strides[-1] == 1 or view.shape[-1] == 1 else cx.contiguous(view)
+
+
 def _layout(mask: View, fill: float | None) -> Mask:
     batch, head, query, key = mask.strides
     return Mask(mask.dtype, batch, head, query, key, period=mask.shape[0], fill=fill)
@@ -122,13 +177,14 @@ def _by_keys(mask: Node, fill: float | None, view: View, cx: Lowering) -> View:
 
 
 def _output(node: Node, cx: Lowering) -> View:
-    shape = tuple(node.meta["val"].shape)
+    shape, biased = tuple(node.meta["val"].shape), node.meta["val"].dtype == torch.int8
     if len(shape) == 4 and any(_heads_behind_rows(user) for user in node.users):
         b, h, s, d = shape
-        y = cx.temporary((b, s, h, d)).permute([0, 2, 1, 3])
+        y = cx.temporary((b, s, h, d), "uint8" if biased else "float32").permute([0, 2, 1, 3])
+        y = replace(y, biased=biased)
         cx.alias(node, y)
         return y
-    return cx.output(node, strided=True)
+    return cx.output(node, strided=True, biased=biased)
 
 
 def _heads_behind_rows(user: Node) -> bool:
@@ -160,7 +216,8 @@ def _dense_last(cx: Lowering, node: Node) -> View:
 def _four_dims(view: View) -> View:
     if len(view.shape) == 4:
         return view
-    return View(view.storage, view.offset, (view.shape[0], 1, *view.shape[1:]), (view.strides[0], 0, *view.strides[1:]))
+    shape, strides = (view.shape[0], 1, *view.shape[1:]), (view.strides[0], 0, *view.strides[1:])
+    return replace(view, shape=shape, strides=strides)
 
 
 def _heads(view: View) -> Heads:
@@ -170,4 +227,5 @@ def _heads(view: View) -> Heads:
 RULES: dict[Any, OpRule] = {
     aten.scaled_dot_product_attention.default: OpRule(attention, check),
     fxpress.attention.default: OpRule(strict_attention, check_strict),
+    fxpress.quantized_attention.default: OpRule(quantized_attention, check_quantized),
 }
