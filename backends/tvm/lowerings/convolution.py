@@ -41,7 +41,10 @@ def conv(node: Node, cx: Lowering) -> None:
     added = None if residual is None else dense_channels(cx, cx.view(residual), channels_last)
     shape = conv_shape(source, target, added, kernel_weight, stride, padding, dilation, groups, activation)
     kernel, packed = _kernel(cx, shape, four_dims(kernel_weight))
-    cx.call(kernel, source, packed, _bias(cx, bias, shape.oc), *([] if added is None else [added]), target)
+    memory = [] if added is None else [added]
+    if isinstance(kernel, WinogradConv):
+        memory.append(cx.temporary((kernel.scratch_elements,)))
+    cx.call(kernel, source, packed, _bias(cx, bias, shape.oc), *memory, target)
     restore_order(cx, node, target, channels_last)
 
 
@@ -116,10 +119,11 @@ def _kernel(cx: Lowering, shape: ConvShape, weight: torch.Tensor) -> tuple[Kerne
         return depthwise, cx.constant(depthwise.pack(weight))
     if profitable(shape, cx.target):
         winograd = WinogradConv.choose(shape, cx.target)
-        transform = winograd.weights()
-        transformed = cx.derived((transform.elements,))
-        cx.prepare(transform, cx.constant(winograd.pack(weight)), transformed)
-        return winograd, transformed
+        packed, transform = cx.constant(winograd.pack(weight)), winograd.transform()
+        if transform is not None:
+            plain, packed = packed, cx.derived((transform.elements,))
+            cx.prepare(transform, plain, packed)
+        return winograd, packed
     direct = DirectConv.choose(shape, cx.target)
     return direct, cx.constant(direct.pack(weight))
 

@@ -111,6 +111,8 @@ def compare(
     arrays = [source, packed, bias.numpy()]
     if problem.residual:
         arrays.append(_place(residual.numpy(), shape.residual_strides, problem.garbage)[0])
+    if any(operand.name == "scratch" for operand in kernel.operands()):
+        arrays.append(np.full(kernel.scratch_elements, np.nan, np.float32))
     CompiledKernel(kernel, Target.parse(f"cpu{{isa={isa}}}"))(*arrays, target_buffer)
     exact, single = reference(torch.float64), reference(torch.float32)
     scale = exact.norm() + 1e-30
