@@ -10,11 +10,15 @@ import torch
 from torch.fx import Interpreter
 from torch.utils._pytree import tree_map
 
+from .ops import fxpress
 from .program import Program
 
 FLOAT32_EPSILON = 2.0**-23
 ALLOWED_EPSILONS = 4
 ALLOWED_RATIO = 2
+EDGE_EPSILONS = 16
+"""How close to the edge between two integers, in float32 epsilons, a number may be rounded to either."""
+DISTURBED_RUNS = 4
 NAMESPACES = ("aten", "prims", "fxpress")  # of ops that compute in whatever dtype they are given
 
 
@@ -80,6 +84,68 @@ def run_float64(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch
         return tuple(_Float64(program.graph_module).run(*wide))
 
 
+def has_rounding(program: Program) -> bool:
+    """Whether the Program rounds float32 numbers to integers inside, so that one rounding error may flip a step."""
+    return any(node.target in (fxpress.quantize.default, *_ROUNDING) for node in program.graph.nodes)
+
+
+def run_disturbed(program: Program, inputs: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
+    """Outputs of a quantised Program where rounding to integers falls the other way, for numbers near an edge.
+
+    Between `x` and quantize(x) a backend may sum in another order, and a number within 16 epsilons (of its own size or
+    the root mean square of its tensor) of the edge between two integers may then become the other one. The first run
+    flips all of those and at least the nearest of each tensor, the others random halves. How far their outputs are off
+    is how far a right backend's may be, which the rounding of one run does not tell.
+    """
+    with torch.no_grad():
+        return [tuple(_Disturbed(program.graph_module, run).run(*inputs)) for run in range(DISTURBED_RUNS)]
+
+
+def disturbed_errors(
+    program: Program, inputs: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]
+) -> tuple[float, ...]:
+    """For each output the largest error of `run_disturbed` against `reference` (float64)."""
+    runs = run_disturbed(program, inputs)
+    return tuple(max(relative_error(run[i], expected) for run in runs) for i, expected in enumerate(reference))
+
+
+class _Disturbed(Interpreter):
+    def __init__(self, module: torch.fx.GraphModule, run: int) -> None:
+        super().__init__(module)
+        self._run = run
+        self._generator = torch.Generator().manual_seed(run)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target is fxpress.quantize.default:
+            return self._quantize(*args)
+        if target in _ROUNDING:
+            position = _ROUNDING[target]
+            args = (*args[:position], self._near(args[position]), *args[position + 1 :])
+        return super().call_function(target, args, kwargs)
+
+    def _quantize(self, x: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
+        steps = x.float() * torch.tensor(1 / scale).float()
+        down = steps.floor()
+        size = steps.abs() + steps.square().mean().sqrt()
+        distance = (steps - down - 0.5).abs()
+        flips = (distance <= EDGE_EPSILONS * FLOAT32_EPSILON * size.nan_to_num(0.0, 0.0)).contiguous()
+        if x.numel():
+            flips.view(-1)[distance.nan_to_num(1.0).argmin()] = True
+        if self._run:
+            flips &= torch.rand(x.shape, generator=self._generator) < 0.5
+        nearest = steps.round()
+        other = torch.where(nearest > down, down, down + 1)
+        real = (torch.where(flips, other, nearest).double() * scale).float()
+        return fxpress.quantize.default(torch.where(steps.isfinite(), real, x), scale, zero)
+
+    def _near(self, value: Any) -> Any:
+        """A float tensor or number with errors of up to 16 epsilons."""
+        amount = EDGE_EPSILONS * FLOAT32_EPSILON
+        if isinstance(value, float):
+            return value * (1 + amount * (-1) ** self._run)
+        return value * (1 + amount * (2 * torch.rand(value.shape, generator=self._generator) - 1))
+
+
 class _Float64(Interpreter):
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
@@ -91,6 +157,10 @@ class _Float64(Interpreter):
             args, kwargs = tree_map(lambda x: _cast(x, torch.float64, torch.float32), (args, kwargs))
         result = super().call_function(target, args, kwargs)
         return tree_map(lambda x: _cast(x, torch.float32, torch.float64), result)
+
+
+_ROUNDING = {fxpress.dynamic_linear.default: 0}
+"""Ops that round to integers after float32 arithmetic of their own: which argument to disturb."""
 
 
 def _cast(value: Any, source: torch.dtype, result: torch.dtype) -> Any:

@@ -65,9 +65,11 @@ def quantize(
         program = as_program(model, args, kwargs)
         _refuse_quantized(program)
         instruments = [ReportProgress(stage)]
-        fused = PassManager("default", verify=verify, target=where, instruments=instruments).run(program)
+        # layers of attention stay apart: query, key and value have scales of their own
+        fused = PassManager("default{merge=false}", verify=verify, target=where, instruments=instruments).run(program)
         if calibration is None:
-            _log.warning("no calibration data: ranges are those of generated inputs, which costs accuracy")
+            if chosen.is_static:
+                _log.warning("no calibration data: ranges are those of generated inputs, which costs accuracy")
             data = Calibration.generate(fused, progress=stage)
         else:
             data = Calibration(calibration, fused, count=calibration_items, progress=stage)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .scheme import QParams, QuantConfig
-from .weights import integer_bias, quantize_weight, weight_scales
+from .weights import integer_bias, quantize_weight, store_weight, weight_scales
 
 if TYPE_CHECKING:
     from ...program import Program
@@ -57,6 +57,32 @@ class LayerPlan:
         return replace(self, weight=weight, bias=bias, weight_scale=scale, integers=integers)
 
 
+@dataclass(frozen=True)
+class StoredPlan:
+    """A linear layer that computes in float32 with a weight stored in few bits, or quantises its rows at run time.
+
+    `stored`, `scale` and `zero` are as `fxpress::weight_only_linear` defines them for `bits` and `group`; for a
+    dynamic layer `stored` is int8 with one scale an output channel.
+    """
+
+    node: str
+    weight: Tensor
+    stored: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    bits: int
+    group: int
+
+    @staticmethod
+    def of(node: str, weight: Tensor, config: QuantConfig) -> StoredPlan:
+        """`weight` [n, k] rounded to the nearest integers, as `config` says."""
+        group = config.group if config.weight_bits == 4 else weight.shape[1]
+        stored, scale, zero = store_weight(weight, config.weight_bits, group, symmetric=config.symmetric_weights)
+        return StoredPlan(
+            node, weight, stored, scale[:, 0] if config.dynamic else scale, zero, config.weight_bits, group
+        )
+
+
 @dataclass
 class Plan:
     """What becomes of each node of `program`, a fused float32 Program.
@@ -64,8 +90,8 @@ class Plan:
     `integer` names the nodes whose result will be an int8 value; `values[name]` are the parameters of every value that
     exists as int8 somewhere, be it the result of an integer node or a float32 value that is quantised for its users;
     `inner[name]` those of a layer's result before its activation, where that becomes a table. `layers` are the
-    integer layers, `tables` the embeddings that become int8 rows; `left` says why a node that could have become integer
-    stays float32.
+    integer layers, `stored` the linear layers of which only the weight is integer, `tables` the embeddings with int8
+    rows. `left` says why a node that could have become integer stays float32, `notes` what else a report should say.
     """
 
     program: Program
@@ -75,6 +101,7 @@ class Plan:
     values: dict[str, QParams] = field(default_factory=dict)
     inner: dict[str, QParams] = field(default_factory=dict)
     layers: dict[str, LayerPlan] = field(default_factory=dict)
+    stored: dict[str, StoredPlan] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
     left: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -94,6 +121,8 @@ class Plan:
                 parts.append(f"layer x={_params(layer.x)} y={_params(layer.y) if layer.y else 'float32'}")
             if name in self.values:
                 parts.append(_params(self.values[name]))
+            if name in self.stored:
+                parts.append(f"weight in {self.stored[name].bits} bits, {self.stored[name].group} a scale")
             if name in self.tables:
                 parts.append("int8 rows")
             if name in self.left:

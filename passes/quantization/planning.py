@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.fx import Node
 
 from ...errors import InvalidInput
+from ...ops import fxpress
 from ...ops.activation import activate
 from ...program import Program
 from ...target import Target
 from .algorithms import find_algorithms
 from .calibration import Calibration
-from .integer_ops import activation_of, has_table, integer_ops, values_of
+from .integer_ops import activation_of, has_table, integer_ops, operands_of, values_of
 from .placement import Placement, place
-from .plan import LayerPlan, Plan
+from .plan import LayerPlan, Plan, StoredPlan
 from .scheme import QParams, QuantConfig, Range
 from .scopes import Scope
 from .weights import overflow_of, quantize_weight, weight_scales
@@ -45,6 +46,11 @@ def make_plan(
     algorithms = find_algorithms(config.algorithms)
     for algorithm in algorithms:
         program = algorithm.prepare(program, config, calibration)
+    if not config.is_static:
+        plan = _plan_weights(program, config, calibration, place(program, target, config, ignore=ignore, only=only))
+        for algorithm in algorithms:
+            algorithm.refine(plan, calibration)
+        return plan
     refused: dict[str, str] = {}
     while True:
         placement = place(program, target, config, ignore=ignore, only=only, refused=refused)
@@ -59,6 +65,19 @@ def make_plan(
         refused |= overflows
     for algorithm in algorithms:
         algorithm.refine(plan, calibration)
+    return plan
+
+
+def _plan_weights(program: Program, config: QuantConfig, calibration: Calibration, placement: Placement) -> Plan:
+    """A Plan whose activations stay float32: weights of linear layers, and embedding tables."""
+    plan = Plan(program, config, calibration)
+    plan.tables = {node.name for node in placement.tables}
+    plan.left = {node.name: reason for node, reason in placement.left.items()}
+    for node in placement.layers:
+        if node.target is fxpress.linear.default:
+            plan.stored[node.name] = StoredPlan.of(node.name, _weight_and_bias(program, node)[0], config)
+        else:
+            plan.left[node.name] = "only linear layers have kernels with integer weights and float32 activations"
     return plan
 
 
@@ -85,10 +104,11 @@ def _plan(
     plan = Plan(program, config, calibration, {node.name for node in placement.integer})
     plan.tables = {node.name for node in placement.tables}
     plan.left = {node.name: reason for node, reason in placement.left.items()}
+    queries = {operands_of(n, table[n.target])[0] for n in placement.integer if table[n.target].role == "attention"}
     for index, values in enumerate(placement.scale_sets):
         own = [ranges[name] for name, number in observed.items() if number == index]
         low, high = min(low for low, _ in own), max(high for _, high in own)
-        qparams = QParams.of_range(low, high, symmetric=config.symmetric)
+        qparams = QParams.of_range(low, high, symmetric=config.symmetric or not queries.isdisjoint(values))
         plan.values |= {node.name: qparams for node in values}
     for node in inner:
         wanted = _steep_part(inner_ranges[node.name], activation_of(node), plan.values[node.name].scale)

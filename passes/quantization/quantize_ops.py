@@ -67,6 +67,7 @@ class _Writer:
         self._write: dict[Role, Callable[[Node], Node]] = {
             "layer": self._layer,
             "matmul": self._matmul,
+            "attention": self._attention,
             "add": self._add,
             "average": self._average,
             "maximum": self._maximum,
@@ -88,6 +89,8 @@ class _Writer:
                 continue
             if node.name in plan.tables:
                 self._keep(node, self._embedding(node))
+            elif node.name in plan.stored:
+                self._keep(node, self._stored(node))
             elif node.name in plan.integer:
                 self._replace(node, self._write[op.role](node))
             elif node.name in plan.layers or (op.role == "matmul" and self._has_integers(node)):
@@ -159,6 +162,18 @@ class _Writer:
         rest = (*self._geometry(values), activation, values["channels_last"])
         return self._rw.call(fxpress.quantized_conv_float.default, *operands, *x, *rest, at=node)
 
+    def _stored(self, node: Node) -> Node:
+        """A linear layer that keeps float32 activations, or quantises their rows at run time."""
+        values, plan, rw = values_of(node), self._plan.stored[node.name], self._rw
+        name = str(values["weight"].target)
+        stored, scale = rw.constant(f"{name}_int{plan.bits}", plan.stored), rw.constant(f"{name}_scale", plan.scale)
+        operands = (values["x"], stored, values["bias"], values["residual"])
+        if self._plan.config.dynamic:
+            return rw.call(fxpress.dynamic_linear.default, *operands, scale, values["activation"], at=node)
+        zero = None if plan.zero is None else rw.constant(f"{name}_zero", plan.zero)
+        rest = (scale, zero, plan.bits, plan.group, values["activation"])
+        return rw.call(fxpress.weight_only_linear.default, *operands, *rest, at=node)
+
     def _geometry(self, values: dict[str, Any]) -> tuple[Any, ...]:
         names = ("stride", "padding", "dilation", "groups")
         return tuple(values[name] for name in names) if "stride" in values else ()
@@ -226,6 +241,16 @@ class _Writer:
         scales = (pa.scale, pa.zero, pb.scale, pb.zero)
         operands = (self._integer(a, node), self._integer(b, node))
         return self._rw.call(fxpress.quantized_matmul_float.default, *operands, *scales, at=node)
+
+    def _attention(self, node: Node) -> Node:
+        values, y = values_of(node), self._params[node]
+        operands = operands_of(node, self._table[node.target])
+        q, k, v = (self._params[x] for x in operands)
+        scale = values["scale"] if values["scale"] is not None else shape(operands[0])[-1] ** -0.5
+        how = (values["attn_mask"], values["is_causal"], float(scale), values["enable_gqa"])
+        scales = (q.scale, k.scale, k.zero, v.scale, v.zero, y.scale, y.zero)
+        integers = [self._integer(x, node) for x in operands]
+        return self._rw.call(fxpress.quantized_attention.default, *integers, *how, *scales, at=node)
 
     def _average(self, node: Node) -> Node:
         (operand,) = operands_of(node, self._table[node.target])

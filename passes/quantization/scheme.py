@@ -75,7 +75,8 @@ class QuantConfig:
     `dynamic` activations are quantised row by row when they are there. `observer` chooses the range of an activation
     from what calibration saw, `weight_range` that of a weight. `matmuls` of two computed values become integer too.
     `embeddings` of at least `smallest_table` elements are stored as int8 rows. `algorithms` are names of
-    `ALGORITHMS`, run in this order. `group` is how many weights in a row share a scale where weights have 4 bits.
+    `ALGORITHMS`, run in this order. `group` is how many weights in a row share a scale where weights have 4 bits, with
+    a zero point of their own unless `symmetric_weights`.
     """
 
     mode: str = "F"
@@ -91,6 +92,7 @@ class QuantConfig:
     embeddings: bool = True
     smallest_table: int = 16384
     group: int = 32
+    symmetric_weights: bool = True
     algorithms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -111,6 +113,10 @@ class QuantConfig:
             raise InvalidInput(f"float_dtype must be float32, bfloat16 or float16, not {self.float_dtype!r}")
         if self.group < 1:
             raise InvalidInput(f"group must be at least 1, not {self.group!r}")
+        if not self.symmetric_weights and self.weight_bits != 4:
+            raise InvalidInput(
+                "symmetric_weights must be True where weight_bits is 8: integer layers have no zero there"
+            )
 
     def __str__(self) -> str:
         changed = [f for f in fields(self) if getattr(self, f.name) != f.default]

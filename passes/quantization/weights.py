@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import torch
 from torch import Tensor
 
@@ -29,8 +31,7 @@ def weight_scales(weight: Tensor, bias: Tensor, x: QParams, *, per_channel: bool
     if method == "mse":
         scale = _least_error(rows, scale)
     scale = torch.maximum(scale, floor)
-    scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale).float()
-    return scale.expand(weight.shape[0]).contiguous()
+    return _positive(scale).expand(weight.shape[0]).contiguous()
 
 
 def quantize_weight(weight: Tensor, scale: Tensor) -> Tensor:
@@ -45,10 +46,43 @@ def integer_bias(bias: Tensor, integers: Tensor, scale: Tensor, x: QParams) -> T
     return steps.to(torch.int64) - x.zero * integers.flatten(1).to(torch.int64).sum(1)
 
 
+def store_weight(
+    weight: Tensor, bits: int, group: int, *, symmetric: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A weight [n, k] as `fxpress::weight_only_linear` stores it: integers, float32 scales and uint8 zeros by group.
+
+    Symmetric integers are within +-127 or +-7; others use all 16 of 4 bits. A group of zeros gets scale 1.
+    """
+    n, k = weight.shape
+    groups = ceil(k / group)
+    padded = torch.nn.functional.pad(weight.detach().double(), (0, groups * group - k)).reshape(n, groups, group)
+    zero = None
+    if symmetric:
+        largest = LARGEST if bits == 8 else 7
+        scale = _positive(padded.abs().amax(2) / largest)
+        steps = (padded / scale.double()[:, :, None]).round().clamp(-largest, largest)
+        integers = steps if bits == 8 else steps + 8
+    else:
+        low, high = padded.amin(2).clamp(max=0), padded.amax(2).clamp(min=0)
+        scale = _positive((high - low) / 15)
+        zero = (-low / scale.double()).round().clamp(0, 15).to(torch.uint8)
+        integers = ((padded / scale.double()[:, :, None]).round() + zero[:, :, None]).clamp(0, 15)
+    whole = integers.reshape(n, -1)[:, :k]
+    if bits == 8:
+        return whole.to(torch.int8), scale, zero
+    halves = torch.nn.functional.pad(whole, (0, k % 2)).to(torch.uint8).reshape(n, -1, 2)
+    return halves[:, :, 0] | halves[:, :, 1] << 4, scale, zero
+
+
 def overflow_of(integers: Tensor, bias: Tensor) -> int | None:
     """The largest |accumulator| possible, 128 * sum|integers| + |bias|, where it does not fit 32 bits; else None."""
     bound = int((128 * integers.flatten(1).to(torch.int64).abs().sum(1) + bias.abs()).max())
     return bound if bound >= 2**31 else None
+
+
+def _positive(scale: Tensor) -> Tensor:
+    """Scales as float32, 1 where nothing needs one."""
+    return torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale).float()
 
 
 def _least_error(rows: Tensor, largest: Tensor) -> Tensor:
