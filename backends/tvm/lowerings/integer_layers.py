@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....ops.requantization import HIGHEST, LOWEST, MODES, multiplier_of, shift_of
+from ....ops.requantization import HIGHEST, LOWEST, multiplier_of, shift_of
 from ....target import Target
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
@@ -155,8 +155,6 @@ def check(node: Node, target: Target) -> str | None:
 def _check_integers(a: dict[str, Any]) -> str | None:
     zeros = ["x_zero"]
     if "mode" in a:
-        if a["mode"] not in MODES:
-            return f"its mode must be one of {MODES}, not {a['mode']!r}"
         if not LOWEST <= a["low"] <= a["high"] <= HIGHEST:
             return f"its low and high must be ordered and within {LOWEST}..{HIGHEST}, not {a['low']} and {a['high']}"
         zeros += ["residual_zero", "y_zero"]

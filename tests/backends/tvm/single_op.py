@@ -1,4 +1,4 @@
-"""A Program of one op, compiled and compared with the op's definition in every bit."""
+"""Programs of ops that read inputs only, compiled and compared with the ops' definitions in every bit."""
 
 from __future__ import annotations
 
@@ -12,32 +12,59 @@ from fxpress.program import Program
 from fxpress.rewriter import Rewriter
 from fxpress.testing import trace
 
-INPUTS = ("x", "residual", "a", "b")
+INPUTS = ("x", "residual", "a", "b", "indices")
+Case = tuple[Any, dict[str, Any]]  # an op and its arguments by name
 
 
-def single_op(op: Any, arguments: dict[str, Any], inputs: Sequence[str] = INPUTS) -> Program:
-    """The Program that calls `op`; arguments named in `inputs` are its inputs, other tensors constants."""
-    given = {name: value for name, value in arguments.items() if name in inputs and value is not None}
-    program = trace(lambda *tensors: tensors[0], *given.values())
+def program_of(cases: Sequence[Case], inputs: Sequence[str] = INPUTS) -> Program:
+    """The Program of these calls; arguments named in `inputs` are its inputs, other tensors constants."""
+    given = _inputs(cases, inputs)
+    program = trace(lambda *tensors: [tensors[0] for _ in cases], *given.values())
     rw = Rewriter(program)
     nodes = dict(zip(given, program.placeholders, strict=True))
-    operands = {
-        name: nodes.get(name, rw.constant(name, value) if isinstance(value, torch.Tensor) else value)
-        for name, value in arguments.items()
-    }
-    schema = op._schema.arguments
-    rw.output(rw.call(op, *(operands[argument.name] for argument in schema), at=program.output_node))
+    results = []
+    for number, (op, arguments) in enumerate(cases):
+        operands = {
+            name: nodes[number, name]
+            if (number, name) in nodes
+            else rw.constant(name, value)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in arguments.items()
+        }
+        schema = op._schema.arguments
+        results.append(rw.call(op, *(operands[argument.name] for argument in schema), at=program.output_node))
+    rw.output(*results)
     rw.finish()
     return program
 
 
+def single_op(op: Any, arguments: dict[str, Any], inputs: Sequence[str] = INPUTS) -> Program:
+    """The Program that calls `op`."""
+    return program_of([(op, arguments)], inputs)
+
+
 def check_equal(op: Any, arguments: dict[str, Any], target: str = "cpu") -> Any:
     """Compile `op` for `target`, demand the definition's result to the bit, return the artifact."""
-    program = single_op(op, arguments)
-    artifact = fxpress.compile(program, pipeline="", target=target, self_test=False)
-    inputs = [arguments[name] for name in arguments if name in INPUTS and arguments[name] is not None]
-    found = torch.from_numpy(np.asarray(artifact(*inputs)))
-    expected = op(*(arguments[argument.name] for argument in op._schema.arguments))
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    assert torch.equal(found, expected)
+    return check_all([(op, arguments)], target)
+
+
+def check_all(cases: Sequence[Case], target: str = "cpu") -> Any:
+    """Compile all cases into one artifact for `target`, demand the definitions' results to the bit, return it."""
+    artifact = fxpress.compile(program_of(cases), pipeline="", target=target, self_test=False)
+    results = artifact.run_flat(*_inputs(cases, INPUTS).values())
+    for number, ((op, arguments), result) in enumerate(zip(cases, results, strict=True)):
+        found = torch.from_numpy(np.asarray(result))
+        expected = op(*(arguments[argument.name] for argument in op._schema.arguments))
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert torch.equal(found, expected), f"case {number} differs: {arguments}"
     return artifact
+
+
+def _inputs(cases: Sequence[Case], names: Sequence[str]) -> dict[tuple[int, str], torch.Tensor]:
+    return {
+        (number, name): value
+        for number, (_, arguments) in enumerate(cases)
+        for name, value in arguments.items()
+        if name in names and value is not None
+    }

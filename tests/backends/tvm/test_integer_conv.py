@@ -1,0 +1,143 @@
+"""Quantised convolutions, compiled: equal to their definition in every bit."""
+
+import math
+
+import fxpress
+import pytest
+import torch
+from fxpress.backends.tvm.kernels.base import Call, run_module
+from fxpress.backends.tvm.kernels.conv_shape import ConvShape
+from fxpress.backends.tvm.kernels.harness import build
+from fxpress.backends.tvm.kernels.integer_conv import IntegerConv
+from fxpress.backends.tvm.kernels.requantization import Requantization
+from fxpress.errors import Unsupported
+from fxpress.target import Target
+from hypothesis import given
+from hypothesis import strategies as st
+from integer_cases import TARGETS, VALUES, conv_case
+from single_op import check_all, check_equal, single_op
+
+CASES = [
+    conv_case((1, 16, 7, 9), 33, (3, 3), padding=(1, 1, 1, 1)),
+    conv_case((2, 6, 5, 5), 40, (1, 1), residual=True, low=-90, high=100),
+    conv_case((1, 3, 15, 15), 32, (3, 3), stride=2, padding=(0, 1, 0, 1)),  # seven bytes a row, eight are read
+    conv_case((2, 12, 6, 6), 18, (3, 3), groups=3, padding=(1, 1, 1, 1), mode="I"),
+    conv_case((1, 8, 11), 5, (3,), dilation=2, padding=(2, 1), mode="I", residual=True),
+    conv_case((1, 24, 6, 5), 20, (3, 3), mode="float", activation="relu6"),
+    conv_case((2, 10, 4, 4), 20, (1, 1), mode="float", residual=True, channels_last=False),
+    conv_case((2, 5, 9), 7, (3,), padding=(1, 2), residual=True, channels_last=False),
+    conv_case((1, 6, 6, 6), 6, (3, 3), padding=(1, 1, 1, 1), groups=6, residual=True),
+    conv_case((1, 64, 4, 4), 48, (1, 1), x_values="lowest", weight_values="highest"),
+    conv_case((1, 64, 4, 4), 48, (1, 1), x_values="highest", weight_values="highest"),
+    conv_case((1, 64, 4, 4), 48, (1, 1), x_values="highest", weight_values="lowest", mode="float"),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_cases(target):
+    artifact = check_all(CASES, target)
+    assert artifact.text().count("integer-conv") == len(CASES) - 1
+
+
+@st.composite
+def cases(draw):
+    """Convolutions of small, awkward sizes."""
+    rank = draw(st.sampled_from([1, 2, 2]))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    pad = st.integers(0, 2)
+    ic = groups * draw(st.sampled_from([1, 2, 3, 4, 7, 16, 33]))
+    sizes = [draw(st.sampled_from([5, 7, 8, 13])) for _ in range(rank)]
+    return conv_case(
+        (draw(st.integers(1, 2)), ic, *sizes),
+        groups * draw(st.sampled_from([1, 3, 6, 16, 37, 64])),
+        [draw(st.sampled_from([1, 2, 3])) for _ in range(rank)],
+        mode=draw(st.sampled_from(["F", "F", "I", "float"])),
+        residual=draw(st.booleans()),
+        channels_last=draw(st.sampled_from([True, True, False])),
+        stride=draw(st.sampled_from([1, 1, 2, 3])),
+        padding=[draw(pad) for _ in range(2 * rank)],
+        dilation=draw(st.sampled_from([1, 1, 2])),
+        groups=groups,
+        x_values=draw(st.sampled_from(VALUES)),
+        weight_values=draw(st.sampled_from(VALUES)),
+        low=draw(st.sampled_from([-128, 0])),
+    )
+
+
+@given(case=cases(), target=st.sampled_from(TARGETS))
+def test_any_convolution(case, target):
+    check_equal(*case, target=target)
+
+
+def test_border_and_pieces_are_read_and_written_in_place():
+    """A convolution writes the zero point's border that the next one reads: no copy between them."""
+    text = check_equal(*conv_case((1, 8, 6, 6), 8, (3, 3), padding=(1, 1, 1, 1))).text()
+    assert [line.split()[1] for line in text.splitlines()].count("integer-conv") == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "instruction", "register"),
+    [
+        ("cpu{isa=avx512,extensions=vnni}", "vpdpbusd", "%zmm"),
+        ("cpu{isa=avx2,extensions=avxvnni}", "vpdpbusd", "%ymm"),
+        ("cpu{isa=avx512}", "vpmaddwd", "%zmm"),
+        ("cpu{isa=avx2}", "vpmaddwd", "%ymm"),
+    ],
+)
+def test_inner_loop_is_dot_products(target, instruction, register):
+    where = Target.parse(target)
+    dense = (56 * 56 * 64, 56 * 64, 64)
+    shape = ConvShape(
+        batch=1,
+        height=54,
+        width=54,
+        ic=64,
+        oc=64,
+        kernel=(3, 3),
+        x_strides=dense,
+        y_strides=(54 * 54 * 64, 54 * 64, 64),
+    )
+    kernel = IntegerConv.choose(shape, Requantization(mode="F", channels=64), where)
+    calls = [Call(kernel, tuple((i, 0) for i in range(len(kernel.operands()))))]
+    module = build(run_module(calls, len(kernel.operands())), where, kernel.extensions()).mod
+    products = [line for line in module.inspect_source("s").splitlines() if instruction in line]
+    tile = kernel.tile
+    assert len(products) >= tile.columns * tile.lines * tile.vectors * tile.unroll
+    assert all(register in line for line in products)
+
+
+def changed(name, value, **options):
+    op, arguments = conv_case((1, 4, 5, 5), 4, (3, 3), **{"residual": True, **options})
+    return op, {**arguments, name: value}
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (
+            changed("weight", torch.zeros(4, 4, 3, 3, dtype=torch.uint8)),
+            r"its weight must be torch.int8, not torch.uint8",
+        ),
+        (changed("low", -129), r"its low and high must be ordered and within -128\.\.127, not -129 and 127"),
+        (changed("high", 4, low=5), r"its low and high must be ordered and within .* not 5 and 4"),
+        (changed("x_zero", 128), r"its x_zero must be within -128\.\.127, not 128"),
+        (changed("y_zero", -129), r"its y_zero must be within -128\.\.127, not -129"),
+        (changed("y_scale", math.inf), r"its y_scale must be positive and finite, not inf"),
+        (changed("residual_scale", -1.0), r"its residual_scale must be positive and finite, not -1.0"),
+        (
+            changed("bias", torch.full((4,), 2**31 - 1, dtype=torch.int32)),
+            r"its sums may reach 21\d{8}, more than 32 bits",
+        ),
+        (changed("weight_scale", torch.zeros(4)), r"its scales must be positive, and so must be their products"),
+        (changed("y_scale", 1e-20, mode="I", residual=False), r"the results less than 2\*\*30 times the sums, not "),
+    ],
+)
+def test_what_cannot_be_exact_is_refused(case, reason):
+    with pytest.raises(Unsupported, match=reason):
+        fxpress.compile(single_op(*case), pipeline="")
+
+
+def test_weights_must_be_constants():
+    op, arguments = conv_case((1, 4, 5, 5), 4, (3, 3))
+    with pytest.raises(Unsupported, match="its weight must be a constant"):
+        fxpress.compile(single_op(op, arguments, inputs=("x", "weight")), pipeline="")
