@@ -18,6 +18,7 @@ BIAS = 128
 """What is added to int8 values that are held as uint8."""
 
 
+FLOAT_CONVS = (fxpress.conv.default, fxpress.narrow_conv.default)
 QUANTIZED_CONVS = (fxpress.quantized_conv.default, fxpress.quantized_conv_float.default)
 
 
@@ -38,7 +39,7 @@ def halo_demand(program: Program) -> dict[Node, Halo]:
     demand: dict[Node, Halo] = {}
     for node in program.graph.nodes:
         quantized = node.target in QUANTIZED_CONVS
-        if not quantized and node.target != fxpress.conv.default:
+        if not quantized and node.target not in FLOAT_CONVS:
             continue
         a = arguments(node)
         if not a["channels_last"] or not any(a["padding"]):

@@ -30,10 +30,10 @@ class DirectConv(TiledConv):
 
     def body(self, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> TileBody:
         """What emits one panel of output channels of image `n` and group `group`."""
-        return _Body(self, operands, n, group, panel)
+        return DirectBody(self, operands, n, group, panel)
 
 
-class _Body(TileBody):
+class DirectBody(TileBody):
     """Long sums are made of sums of about `CHUNK` products."""
 
     def __init__(self, kernel: DirectConv, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from tvm.tirx.script import builder as B
 
 from .base import Access, Expr, Kernel, Operand, broadcast
+from .linear_shape import LinearShape, Rows
+from .vmath import activate, from_float32, to_float32
 
 Strides = tuple[int, int, int]
 
@@ -115,6 +117,23 @@ class ConvShape:
         return " ".join(parts)
 
 
+def rows_as_pixels(layer: LinearShape, x: Rows) -> ConvShape:
+    """A linear layer as a 1x1 convolution of its rows, where those of x lie as `x` says."""
+    residual = layer.residual
+    return ConvShape(
+        batch=layer.outer,
+        height=1,
+        width=layer.inner,
+        ic=layer.k,
+        oc=layer.n,
+        kernel=(1, 1),
+        x_strides=(x.outer, 0, x.inner),
+        y_strides=(layer.y.outer, 0, layer.y.inner),
+        residual_strides=None if residual is None else (residual.outer, 0, residual.inner),
+        activation=layer.activation,
+    )
+
+
 def _dot(strides: Strides, n: Expr, h: Expr, w: Expr) -> Expr:
     return n * strides[0] + h * strides[1] + w * strides[2]
 
@@ -130,8 +149,9 @@ class Epilogue:
     def __call__(self, value: Expr, y_at: Expr, residual_at: Expr, lanes: int, count: int) -> None:
         """Finish `value` (convolution plus bias) and store its first `count` lanes at `y_at`."""
         if self.residual is not None:
-            value = value + load_first(self.residual, residual_at, lanes, count)
-        self._y.store(y_at, self._activation(value, lanes), lanes, count=None if count == lanes else count)
+            value = value + to_float32(load_first(self.residual, residual_at, lanes, count))
+        result = from_float32(self._activation(value, lanes), self._y.dtype)
+        self._y.store(y_at, result, lanes, count=None if count == lanes else count)
 
 
 @dataclass(frozen=True)
@@ -161,8 +181,6 @@ def activation(name: str) -> Callable[[Expr, int], Expr]:
     """The function (value, lanes) -> value that emits the activation called `name`."""
     if name == "none":
         return lambda value, lanes: value
-    from .vmath import activate
-
     return lambda value, lanes: activate(name, B.bind(value), lanes)
 
 

@@ -11,7 +11,7 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
-from .conv_shape import ConvShape, activation, load_first
+from .conv_shape import activation, load_first, rows_as_pixels
 from .gemm import tasks
 from .integer import STEP, DotProduct
 from .integer_conv import integer_tile
@@ -116,18 +116,7 @@ class DynamicLinear(TiledConv):
     def choose(cls, layer: LinearShape, target: Target) -> DynamicLinear:
         """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
         stride = QuantizeRows.stride(layer.k)
-        shape = ConvShape(
-            batch=layer.outer,
-            height=1,
-            width=layer.inner,
-            ic=layer.k,
-            oc=layer.n,
-            kernel=(1, 1),
-            x_strides=(layer.inner * stride, 0, stride),
-            y_strides=(layer.y.outer, 0, layer.y.inner),
-            residual_strides=None if layer.residual is None else (layer.residual.outer, 0, layer.residual.inner),
-            activation=layer.activation,
-        ).flattened()
+        shape = rows_as_pixels(layer, Rows(layer.inner * stride, stride)).flattened()
         tile = integer_tile(shape, target)
         return cls(shape, tile, DotProduct.choose(tile.lanes, target), layer.bias)
 

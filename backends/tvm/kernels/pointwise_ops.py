@@ -18,7 +18,18 @@ from tvm.tirx.script import builder as B
 
 from . import quantized_ops, vmath
 from .base import Expr
-from .vmath import convert, element_of, hold, lanes_of, like, opaque, select
+from .vmath import (
+    convert,
+    element_of,
+    hold,
+    lanes_of,
+    like,
+    opaque,
+    round_to_bfloat16,
+    select,
+    upper_half,
+    wide,
+)
 
 _RANK = "bool uint8 int8 int16 uint16 int32 uint32 int64 uint64 float16 bfloat16 float32 float64".split()
 _SIZE = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2}
@@ -42,11 +53,13 @@ def is_float(dtype: str) -> bool:
 
 def to_carrier(value: Expr, dtype: str) -> Expr:
     """A loaded element of `dtype` as its carrier."""
-    return convert(value, carrier(dtype))
+    return wide(value) if dtype == "bfloat16" else convert(value, carrier(dtype))
 
 
 def from_carrier(value: Expr, dtype: str) -> Expr:
     """The carrier of `dtype` as an element to store."""
+    if dtype == "bfloat16":
+        return upper_half(value)
     return truth(value) if dtype == "bool" else convert(value, dtype)
 
 
@@ -73,7 +86,9 @@ def cast(value: Expr, source: str, target: str) -> Expr:
 
 def round_to(value: Expr, dtype: str) -> Expr:
     """Round a carrier to what `dtype` can hold."""
-    return convert(convert(value, dtype), "float32") if dtype in ("float16", "bfloat16") else value
+    if dtype == "bfloat16":
+        return round_to_bfloat16(value)
+    return convert(convert(value, dtype), "float32") if dtype == "float16" else value
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,40 @@ def hold(x: Expr) -> Expr:
     return register[0]
 
 
+def wide(x: Expr) -> Expr:
+    """bfloat16 as float32: the bits are its upper half."""
+    upper = convert(bits(x, "uint16"), "int32")
+    return bits(upper << like(upper, 16), "float32")
+
+
+def upper_half(x: Expr) -> Expr:
+    """A float32 that bfloat16 can hold, as bfloat16."""
+    whole = bits(x, "int32")
+    return bits(convert(whole >> like(whole, 16), "uint16"), "bfloat16")
+
+
+def round_to_bfloat16(x: Expr) -> Expr:
+    """A float32 rounded to what bfloat16 can hold, half to even, as float32.
+
+    TVM's own conversion there and back is no conversion at all.
+    """
+    whole = hold(bits(x, "int32"))
+    even = (whole >> like(whole, 16)) & like(whole, 1)
+    rounded = (whole + (even + like(whole, 0x7FFF))) & like(whole, -(1 << 16))
+    nan = (whole & like(whole, 0x7FFFFFFF)) > like(whole, 0x7F800000)
+    return bits(select(nan, like(whole, 0x7FC00000), rounded), "float32")
+
+
+def to_float32(x: Expr) -> Expr:
+    """`x` of any float type as float32."""
+    return wide(x) if element_of(x) == "bfloat16" else convert(x, "float32")
+
+
+def from_float32(x: Expr, element: str) -> Expr:
+    """A float32 rounded to another float type, half to even."""
+    return upper_half(round_to_bfloat16(x)) if element == "bfloat16" else convert(x, element)
+
+
 def select(condition: Expr, x: Expr, y: Expr) -> Expr:
     """Lane by lane `x` where the condition holds, else `y`; both are evaluated."""
     return tirx.Select(condition, x, y)

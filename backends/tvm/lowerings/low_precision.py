@@ -1,4 +1,4 @@
-"""Linear layers with float32 inputs and weights in fewer bits: weight-only, and with rows quantised at run time."""
+"""Layers with operands in fewer bits: weight-only, rows quantised at run time, and 16-bit floats."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _MOST_PRODUCTS = (2**31 - 1) // 128**2  # whose sum always fits 32 bits
 def weight_only_linear(node: Node, cx: Lowering) -> None:
     a = arguments(node)
     bits, k = a["bits"], a["x"].meta["val"].shape[-1]
-    stored = _required(cx, a["weight"])
+    stored = constant_of(cx, a["weight"])
     if bits == 4:  # two elements a byte, each 8 more than the integer it stands for
         stored = torch.stack((stored & 15, stored >> 4), -1).flatten(1)[:, :k].to(torch.int8) - 8
     group = min(a["group"], k)
     groups = -(-k // group)
-    scale = _required(cx, a["weight_scale"])[:, :groups]
+    scale = constant_of(cx, a["weight_scale"])[:, :groups]
     zero = None
     if a["weight_zero"] is not None:
-        zero = _required(cx, a["weight_zero"])[:, :groups].to(torch.int16) - (8 if bits == 4 else 0)
+        zero = constant_of(cx, a["weight_zero"])[:, :groups].to(torch.int16) - (8 if bits == 4 else 0)
     form = StoredWeight(dtype=f"int{bits}", k=k, group=group, zero=zero is not None)
 
     def call(shape: LinearShape, source: View, others: Sequence[View]) -> None:
@@ -44,12 +44,12 @@ def weight_only_linear(node: Node, cx: Lowering) -> None:
         packed = kernel.pack(stored, scale, *([] if zero is None else [zero]))
         cx.call(kernel, source, *(cx.constant(part) for part in packed), *others)
 
-    layer(node, cx, a, cx.view(a["x"]), stored.shape[0], call)
+    layer(node, cx, cx.view(a["x"]), stored.shape[0], call)
 
 
 def dynamic_linear(node: Node, cx: Lowering) -> None:
     a = arguments(node)
-    weight = _required(cx, a["weight"])
+    weight = constant_of(cx, a["weight"])
 
     def call(shape: LinearShape, source: View, others: Sequence[View]) -> None:
         quantize = QuantizeRows(
@@ -62,24 +62,29 @@ def dynamic_linear(node: Node, cx: Lowering) -> None:
         packed = [cx.constant(part) for part in kernel.constants(weight)]
         cx.call(kernel, integers, scales, *packed, cx.contiguous(a["weight_scale"]), *others)
 
-    layer(node, cx, a, cx.view(a["x"]), weight.shape[0], call)
+    layer(node, cx, cx.view(a["x"]), weight.shape[0], call)
 
 
 def layer(
     node: Node,
     cx: Lowering,
-    a: dict[str, Any],
     source: View,
     n: int,
     call: Callable[[LinearShape, View, Sequence[View]], None],
+    target: View | None = None,
+    residual: View | None = None,
 ) -> None:
-    """Lower a linear layer with arguments `a` that reads x from `source` and has `n` columns.
+    """Lower a linear layer of `n` columns that reads x from `source`.
 
-    `call(shape, x, others)` calls the kernel; others are bias and residual, where there are any, and y.
+    `call(shape, x, others)` calls the kernel; others are bias and residual, where there are any, and y. The result goes
+    to `target`, by default the memory of the node's value; `residual` is by default the view of the node's.
     """
-    target = cx.output(node, strided=True)
-    bias, residual = a["bias"], a["residual"]
-    source, computed, added, split = even_rows(cx, source, target, None if residual is None else cx.view(residual))
+    a = arguments(node)
+    target = cx.output(node, strided=True) if target is None else target
+    bias = a["bias"]
+    if residual is None and a["residual"] is not None:
+        residual = cx.view(a["residual"])
+    source, computed, added, split = even_rows(cx, source, target, residual)
     x_rows, y_rows = rows(source, split), rows(computed, split)
     assert x_rows is not None
     assert y_rows is not None
@@ -102,7 +107,8 @@ def layer(
         cx.copy(computed, target, "copy: into the concatenation")
 
 
-def _required(cx: Lowering, node: Node) -> torch.Tensor:
+def constant_of(cx: Lowering, node: Node) -> torch.Tensor:
+    """The tensor of a node that `not_constant` has found to be a constant."""
     tensor = cx.constant_tensor(node)
     assert tensor is not None
     return tensor
@@ -113,7 +119,7 @@ def _check_weight_only(node: Node, target: Target) -> str | None:
     if a["bits"] not in _BITS:
         return f"its weight must have 4 or 8 bits, not {a['bits']}"
     wanted = {"weight": _BITS[a["bits"]], "weight_scale": None, "weight_zero": torch.uint8}
-    return _not_constant(a, wanted) or _not_float32(a) or _no_elements(node, a)
+    return not_constant(a, wanted) or _not_float32(a) or no_elements(node, a)
 
 
 def _check_dynamic(node: Node, target: Target) -> str | None:
@@ -122,10 +128,10 @@ def _check_dynamic(node: Node, target: Target) -> str | None:
     if k > _MOST_PRODUCTS:
         return f"its rows must have at most {_MOST_PRODUCTS} elements, not {k}: longer sums may not fit 32 bits"
     wanted = {"weight": torch.int8, "weight_scale": torch.float32}
-    return _not_constant(a, wanted) or _not_float32(a) or _no_elements(node, a)
+    return not_constant(a, wanted) or _not_float32(a) or no_elements(node, a)
 
 
-def _not_constant(a: dict[str, Any], wanted: dict[str, torch.dtype | None]) -> str | None:
+def not_constant(a: dict[str, Any], wanted: dict[str, torch.dtype | None]) -> str | None:
     """Why one of these arguments is no constant of that dtype (any, where it is None); None when all are."""
     for name, dtype in wanted.items():
         value = a[name]
@@ -145,7 +151,8 @@ def _not_float32(a: dict[str, Any]) -> str | None:
     return None
 
 
-def _no_elements(node: Node, a: dict[str, Any]) -> str | None:
+def no_elements(node: Node, a: dict[str, Any]) -> str | None:
+    """Why a layer without any element is refused; None when it has some."""
     if 0 in node.meta["val"].shape or 0 in a["x"].meta["val"].shape:
         return f"its input must have elements, not shape {tuple(a['x'].meta['val'].shape)}"
     return None
