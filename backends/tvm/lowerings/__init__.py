@@ -14,6 +14,7 @@ from . import (
     linear,
     low_precision,
     matmul,
+    narrow,
     normalization,
     pointwise,
     pooling,
@@ -41,6 +42,7 @@ RULES: dict[Any, OpRule] = {
     **normalization.RULES,
     **reduction.RULES,
     **matmul.RULES,
+    **narrow.RULES,
     **sorting.RULES,
     **pointwise.RULES,
 }
