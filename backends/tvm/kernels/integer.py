@@ -7,7 +7,7 @@ become results is said in requantization.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tvm import tirx
@@ -23,6 +23,11 @@ STEP = 4  # products that one 32-bit lane sums in a step
 LEAST_LANES = 4  # of the narrowest vector that has all the instructions below
 
 # By lanes of 32 bits: the intrinsics of vectors of 128, 256 and 512 bits.
+_BYTES_TO_WORDS = {
+    4: "llvm.x86.ssse3.pmadd.ub.sw.128",
+    8: "llvm.x86.avx2.pmadd.ub.sw",
+    16: "llvm.x86.avx512.pmaddubs.w.512",
+}
 _MULTIPLY_ADD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
 
 
@@ -47,16 +52,24 @@ class DotProduct:
     """Four unsigned bytes times four signed bytes, added to each of `lanes` 32-bit lanes, exactly.
 
     `extension` names the target's extension that does it in one instruction. Without one the bytes become 16-bit words
-    first: the 8-bit instruction of older CPUs saturates.
+    first, because the sums of two products that older CPUs make from bytes saturate, unless `narrow` says that all
+    weights are so small that they cannot.
     """
 
     lanes: int
     extension: str = ""
+    narrow: bool = False
 
     @classmethod
     def choose(cls, lanes: int, target: Target) -> DotProduct:
         """The fastest way that `target` has."""
         return cls(lanes, next((name for name in ("vnni", "avxvnni") if target.has(name)), ""))
+
+    def for_weights(self, packed: torch.Tensor) -> DotProduct:
+        """The same, in the way that suits these weights, packed in steps: those of 7 bits are always narrow."""
+        pairs = packed.reshape(-1, 2).to(torch.int16)
+        sums = torch.cat([pairs.clamp(min=0).sum(1), -pairs.clamp(max=0).sum(1)])
+        return self if self.extension else replace(self, narrow=255 * int(sums.max()) < 2**15)
 
     def extensions(self) -> frozenset[str]:
         """The target's extensions that this needs."""
@@ -72,7 +85,7 @@ class DotProduct:
 
     def left(self, x: Expr) -> tuple[Expr, ...]:
         """Unsigned bytes, four a lane of an int32 vector, as `add` takes them."""
-        if self.extension:
+        if self.extension or self.narrow:
             return (B.bind(reinterpret(x, "int8", STEP * self.lanes)),)
         words = B.bind(reinterpret(x, "uint16", 2 * self.lanes))
         even = words & constant(255, "uint16", 2 * self.lanes)
@@ -81,7 +94,7 @@ class DotProduct:
 
     def right(self, weight: Expr) -> tuple[Expr, ...]:
         """A vector of signed bytes, four a lane, as `add` takes them."""
-        if self.extension:
+        if self.extension or self.narrow:
             return (B.bind(weight),)
         words, eight = B.bind(reinterpret(weight, "int16", 2 * self.lanes)), constant(8, "int16", 2 * self.lanes)
         return B.bind((words << eight) >> eight), B.bind(words >> eight)
@@ -92,6 +105,11 @@ class DotProduct:
         if self.extension:
             name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"  # which the older encoding of avxvnni also has
             return tirx.call_llvm_pure_intrin(result, name, sums, *x, *weight)
+        if self.narrow:
+            words = vector_type("int16", 2 * self.lanes)
+            pairs = tirx.call_llvm_pure_intrin(words, _BYTES_TO_WORDS[self.lanes], *x, *weight)
+            ones = constant(1, "int16", 2 * self.lanes)
+            return sums + tirx.call_llvm_pure_intrin(result, _MULTIPLY_ADD[self.lanes], pairs, ones)
         even, odd = (
             tirx.call_llvm_pure_intrin(result, _MULTIPLY_ADD[self.lanes], a, b) for a, b in zip(x, weight, strict=True)
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from tvm.tirx.script import builder as B
 
 from ....target import Target
@@ -41,6 +42,10 @@ class IntegerConv(TiledConv):
         shape = shape.flattened()
         tile = integer_tile(shape, target)
         return cls(shape, tile, results, DotProduct.choose(tile.lanes, target))
+
+    def for_weights(self, packed: torch.Tensor) -> IntegerConv:
+        """The same kernel with the dot product that suits these weights, which `pack` returned."""
+        return replace(self, product=self.product.for_weights(packed))
 
     def operands(self) -> tuple[Operand, ...]:
         """x, weight, bias [oc], then factor, numbers, residual and y as the requantisation has them."""

@@ -95,10 +95,13 @@ def _call(
     kernel: IntegerConv | IntegerDepthwise
     if shape.groups == shape.ic == shape.oc:
         kernel = depthwise = IntegerDepthwise.choose(shape, layer.results, cx.target)
+        packed = depthwise.pack(weight)
         bias, factor = depthwise.spread(bias, sums=True), depthwise.spread(factor, sums=False)
     else:
-        kernel = IntegerConv.choose(shape, layer.results, cx.target)
-    constants = [kernel.pack(weight), bias, factor, *numbers]
+        direct = IntegerConv.choose(shape, layer.results, cx.target)
+        packed = direct.pack(weight)
+        kernel = direct.for_weights(packed)
+    constants = [packed, bias, factor, *numbers]
     cx.call(kernel, x, *map(cx.constant, constants), *([] if residual is None else [residual]), y)
 
 

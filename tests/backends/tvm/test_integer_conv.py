@@ -75,6 +75,33 @@ def test_border_and_pieces_are_read_and_written_in_place():
     assert [line.split()[1] for line in text.splitlines()].count("integer-conv") == 1
 
 
+def assembly(kernel, target):
+    calls = [Call(kernel, tuple((i, 0) for i in range(len(kernel.operands()))))]
+    return build(run_module(calls, len(kernel.operands())), target, kernel.extensions()).mod.inspect_source("s")
+
+
+@pytest.mark.parametrize("target", ["cpu{isa=avx512}", "cpu{isa=avx2}"])
+def test_largest_weights_that_do_not_saturate(target):
+    """Two weights whose sum is 128 take the short way, beyond that the long one: both are exact."""
+    cases = []
+    for first, second in ((64, 64), (-127, -1), (127, -127), (127, 2), (-65, -64)):
+        op, arguments = conv_case((1, 8, 4, 5), 24, (1, 1), mode="float", x_values="highest", activation="none")
+        weight = torch.tensor([first, second], dtype=torch.int8).repeat(4).reshape(1, 8, 1, 1).expand(24, -1, -1, -1)
+        cases.append((op, {**arguments, "weight": weight.contiguous()}))
+    lowered = check_all(cases, target)
+    assert lowered.text().count("integer-conv") == len(cases)
+
+
+@pytest.mark.parametrize(("weight", "narrow"), [(64, True), (65, False)])
+def test_small_weights_are_multiplied_as_bytes(weight, narrow):
+    where = Target.parse("cpu{isa=avx2}")
+    dense = (8 * 8 * 16, 8 * 16, 16)
+    shape = ConvShape(batch=1, height=8, width=8, ic=16, oc=16, kernel=(1, 1), x_strides=dense, y_strides=dense)
+    kernel = IntegerConv.choose(shape, Requantization(mode="F", channels=16), where)
+    kernel = kernel.for_weights(kernel.pack(torch.full((16, 16, 1, 1), weight, dtype=torch.int8)))
+    assert ("vpmaddubsw" in assembly(kernel, where)) is narrow
+
+
 @pytest.mark.parametrize(
     ("target", "instruction", "register"),
     [
@@ -98,9 +125,7 @@ def test_inner_loop_is_dot_products(target, instruction, register):
         y_strides=(54 * 54 * 64, 54 * 64, 64),
     )
     kernel = IntegerConv.choose(shape, Requantization(mode="F", channels=64), where)
-    calls = [Call(kernel, tuple((i, 0) for i in range(len(kernel.operands()))))]
-    module = build(run_module(calls, len(kernel.operands())), where, kernel.extensions()).mod
-    products = [line for line in module.inspect_source("s").splitlines() if instruction in line]
+    products = [line for line in assembly(kernel, where).splitlines() if instruction in line]
     tile = kernel.tile
     assert len(products) >= tile.columns * tile.lines * tile.vectors * tile.unroll
     assert all(register in line for line in products)
