@@ -13,80 +13,14 @@ from tvm.tirx.script import builder as B
 
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers
+from .channel_vectors import Channels, Vector
 from .conv_shape import ConvShape
 from .integer import DotProduct
-from .interleave import BLOCK, QUAD, in_order, quads, unpack, unpacked_order
+from .interleave import QUAD, quads, unpack, unpacked_order
 from .requantization import Requantization, Results
 
 _MOST_TAPS = 64  # kernels with more are not written out row by row
 _LEAST_PARALLEL_FLOPS = 300_000  # under this, starting the threads costs more than they save
-
-
-@dataclass(frozen=True)
-class Channels:
-    """Channels cut into `full` vectors of `width` and a last one of `last`, which begins at channel `last_start`.
-
-    The last is moved back over its neighbour rather than cut off. Where there are fewer channels than the narrowest
-    vector has bytes, it is the only one, and `count` says how many of its channels there are.
-    """
-
-    width: int
-    full: int
-    last: int
-    last_start: int
-    count: int
-
-    @classmethod
-    def cut(cls, channels: int, widest: int) -> Channels:
-        """The vectors for that many channels."""
-        if channels < BLOCK:
-            return cls(BLOCK, 0, BLOCK, 0, channels)
-        width = min(widest, 1 << (channels.bit_length() - 1))
-        full, rest = divmod(channels, width)
-        last = max(BLOCK, 1 << (rest - 1).bit_length()) if rest else 0
-        return cls(width, full, last, channels - last, last)
-
-    @property
-    def vectors(self) -> int:
-        """How many vectors."""
-        return self.full + (self.last > 0)
-
-    @property
-    def places(self) -> int:
-        """The bytes of all vectors together."""
-        return self.full * self.width + self.last
-
-    def parts(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """What each vector has of values that have one entry a channel in dimension 0; zeros where it has no more."""
-        first = [values[i * self.width : (i + 1) * self.width] for i in range(self.full)]
-        if not self.last:
-            return first
-        rest = values[self.last_start :]
-        return [*first, torch.cat([rest, values.new_zeros(self.last - rest.shape[0], *values.shape[1:])])]
-
-    def vector(self, number: Expr) -> Vector:
-        """One of the full vectors."""
-        start = B.bind(number * self.width)
-        return Vector(self.width, start, start, self.width)
-
-    def last_vector(self) -> Vector:
-        """The last vector."""
-        return Vector(self.last, B.int32(self.last_start), B.int32(self.full * self.width), self.count)
-
-
-@dataclass(frozen=True)
-class Vector:
-    """One vector of channels: its bytes, its first channel, its place in packed constants, how many channels it has."""
-
-    width: int
-    channel: Expr
-    place: Expr
-    count: int
-
-    @property
-    def lanes(self) -> int:
-        """32-bit lanes of one of the four vectors of sums."""
-        return self.width // QUAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,11 +105,6 @@ class IntegerDepthwise(Kernel):
         """Bytes of packed weights of one channel for one row of the kernel."""
         return self._shifts * self._quads * QUAD
 
-    @property
-    def _turned(self) -> bool:
-        """Whether results are made in the order of the sums: packing bytes then undoes what unpacking did."""
-        return self.results.mode != "float" and not self.results.residual
-
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
         """Lay out the int8 `weight` [channels, 1, kh, kw] as this kernel reads it, flat.
 
@@ -199,7 +128,7 @@ class IntegerDepthwise(Kernel):
         if values.shape[-1] == 1 and self.results.channels == 1 and not sums:
             return values
         parts = self.channels.parts(values.movedim(-1, 0))
-        turned = sums or self._turned
+        turned = sums or self.results.unpacked
         return torch.cat([unpacked_order(part) if turned else part for part in parts]).movedim(0, -1).contiguous()
 
     # code
@@ -280,7 +209,7 @@ class IntegerDepthwise(Kernel):
         for line, i in product(range(lines), range(columns)):
             _, y_step, residual_step = shape.pixel(0, line, i)
             places.append((y_at + vector.channel + y_step, residual_at + vector.channel + residual_step))
-        self._finish(sums, Results(self.results, vector.lanes, rest), places, vector)
+        Results(self.results, vector.lanes, rest).store_unpacked(sums, vector.place, vector.count, places)
 
     def _taps(
         self,
@@ -307,17 +236,6 @@ class IntegerDepthwise(Kernel):
                         right = dot.right(weight.load(B.int32(at * vector.width), vector.width))
                         slot = (line * columns + first + shift) * QUAD + v
                         sums[slot] = dot.add(sums[slot], left, right)
-
-    def _finish(self, sums: Registers, results: Results, places: Sequence[tuple[Expr, Expr]], vector: Vector) -> None:
-        if self._turned:
-            results.store_unpacked(sums, vector.place, vector.count, [y_at for y_at, _ in places])
-            return
-        counts = [min(vector.lanes, vector.count - start) for start in range(0, vector.count, vector.lanes)]
-        for pixel, place in enumerate(places):
-            ordered = Registers(QUAD, vector.lanes, "int32")
-            for v, value in enumerate(in_order([sums[pixel * QUAD + v] for v in range(QUAD)])):
-                ordered[v] = value
-            results.store(ordered, vector.place, counts, [place])
 
 
 class _Row:

@@ -24,6 +24,14 @@ class Matrix:
     column: int
 
 
+def batch_offset(sizes: tuple[int, ...], strides: tuple[int, ...], matrix: Expr) -> Expr:
+    """The element offset of a matrix, counted over all batch dimensions."""
+    offset, rest = B.int32(0), matrix
+    for size, stride in reversed(list(zip(sizes, strides, strict=True))):
+        offset, rest = offset + rest % size * stride, B.bind(rest // size)
+    return offset
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatMul(Kernel):
     """y[batch, m, n] = scale * a[batch, m, k] @ b[batch, k, n].
@@ -66,7 +74,8 @@ class MatMul(Kernel):
             part, block = B.bind(task % self.row_blocks), B.bind(task // self.row_blocks % blocks)
             matrix = B.bind(task // (self.row_blocks * blocks))
             a, b, y = (
-                access.shifted(self._offset(matrix, where)) for access, where in ((a, self.a), (b, self.b), (y, self.y))
+                access.shifted(batch_offset(self.batch, where.batch, matrix))
+                for access, where in ((a, self.a), (b, self.b), (y, self.y))
             )
             first = B.bind(block * self.block)
             b, y = b.shifted(first * self.b.column), y.shifted(first * self.y.column)
@@ -81,12 +90,6 @@ class MatMul(Kernel):
                 self._columns(a, right, row, y, rows, columns)
 
             cut(part, self.m, rows, lambda rows: cut(block, self.n, self.block, lambda columns: body(rows, columns)))
-
-    def _offset(self, matrix: Expr, where: Matrix) -> Expr:
-        offset, rest = B.int32(0), matrix
-        for size, stride in reversed(list(zip(self.batch, where.batch, strict=True))):
-            offset, rest = offset + rest % size * stride, B.bind(rest // size)
-        return offset
 
     def _pitch(self) -> int:
         return -(-self.block // self.lanes) * self.lanes

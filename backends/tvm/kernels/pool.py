@@ -17,6 +17,7 @@ from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .loops import LAUNCH_COST, Axis, vectors
+from .quantized_ops import requantize
 from .sums import CHUNK
 from .vmath import constant, hold
 
@@ -35,9 +36,22 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Average:
+    """How averages of 8-bit integers are requantised: the sum of x - `offset`, times `factor`, plus `zero`."""
+
+    offset: int
+    factor: float
+    zero: int
+    low: int
+    high: int
+    mode: str
+
+
+@dataclass(frozen=True)
 class Pool(Kernel):
-    """Pool a float32 view in the order [batch, channels, spatial...], whatever its strides; vectors run over
-    channels.
+    """Pool a view in the order [batch, channels, spatial...], whatever its strides; vectors run over channels.
+
+    `dtype` is "float32", or "uint8" for biased 8-bit integers, averages of which are made as `average` says.
 
     `op` is "max" or "avg". `windows` has one entry a spatial dimension, or is empty for adaptive pooling.
     The size of
@@ -56,6 +70,8 @@ class Pool(Kernel):
     divisor: int
     lanes: int
     threads: int
+    dtype: str = "float32"
+    average: Average | None = None
 
     def __post_init__(self) -> None:
         if self.op not in ("max", "avg"):
@@ -64,7 +80,7 @@ class Pool(Kernel):
             raise InvalidInput(f"pooling windows must be {len(self.shape) - 2} many, not {len(self.windows)}")
 
     def operands(self) -> tuple[Operand, ...]:
-        return Operand("x", "float32"), Operand("y", "float32", write=True)
+        return Operand("x", self.dtype), Operand("y", self.dtype, write=True)
 
     def flops(self) -> int:
         if self.windows:
@@ -90,14 +106,17 @@ class Pool(Kernel):
 
     def _emit_window(self, x: Access, x_at: Expr, where: Sequence[Expr], lanes: int) -> Expr:
         ranges = [self._range(d, index) for d, index in enumerate(where)]
-        accumulator, grand = Registers(1, lanes), Registers(1, lanes)
-        start = constant(-math.inf if self.op == "max" else 0.0, "float32", lanes)
+        element = "int32" if self.average else self.dtype
+        accumulator, grand = Registers(1, lanes, element), Registers(1, lanes, element)
+        start = constant(-math.inf if self.op == "max" and self.dtype == "float32" else 0, element, lanes)
 
         def join(held: Expr, value: Expr) -> Expr:
-            return vmath.maximum(hold(value), held) if self.op == "max" else held + value
+            if self.op == "avg":
+                return held + value
+            return vmath.maximum(hold(value), held) if self.dtype == "float32" else B.max(value, held)
 
         def take(at: Expr) -> None:
-            accumulator[0] = join(accumulator[0], x.load(at, lanes, self.strides[1]))
+            accumulator[0] = join(accumulator[0], vmath.convert(x.load(at, lanes, self.strides[1]), element))
 
         def inside() -> None:
             accumulator[0] = start
@@ -131,11 +150,20 @@ class Pool(Kernel):
             clipped()
         if self.op == "max":
             return accumulator[0]
+        if self.average is not None:
+            return self._integers(accumulator[0], ranges, self.average, lanes)
         count = B.int32(self.divisor)
         if not self.divisor:
             counts = [r.padded if self.count_include_pad else r.taps for r in ranges]
             count = math.prod(counts[1:], start=counts[0]) if counts else B.int32(1)
         return accumulator[0] / broadcast(B.cast(count, "float32"), lanes)
+
+    def _integers(self, sums: Expr, ranges: Sequence[_Range], how: Average, lanes: int) -> Expr:
+        """Biased 8-bit integers from sums of them; what a window has outside of the image adds nothing."""
+        taps = math.prod((r.taps for r in ranges), start=B.int32(1))
+        shifted = hold(sums - broadcast(B.bind(taps * how.offset), lanes))
+        result = requantize([(shifted, how.factor)], how.zero, how.low, how.high, how.mode)
+        return vmath.convert(result + constant(128, "int32", lanes), "uint8")
 
     def _range(self, d: int, index: Expr) -> _Range:
         size, out = self.shape[d + 2], self.out_shape[d + 2]
@@ -190,6 +218,8 @@ def pool_kernel(
     *,
     count_include_pad: bool = True,
     divisor: int = 0,
+    dtype: str = "float32",
+    average: Average | None = None,
 ) -> Pool:
     """Make a pooling for a target; no windows means adaptive pooling. See Pool for the arguments."""
     return Pool(
@@ -201,6 +231,8 @@ def pool_kernel(
         tuple(out_strides),
         count_include_pad,
         divisor,
-        target.vector.lanes,
+        target.vector.lanes * (4 if dtype == "uint8" else 1),
         target.cores,
+        dtype,
+        average,
     )

@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as B
 
 from ....ops.requantization import HIGHEST, LOWEST, multiplier_of, shift_of
 from .base import Expr
+from .requantization import fence
 from .vmath import constant, convert, hold, lanes_of, select, vector_type
 
 
@@ -30,7 +31,7 @@ def dequantize(x: Expr, scale: float, zero: int) -> Expr:
     """A float32 vector of integers as the numbers that they stand for."""
     factor = torch.tensor(scale, dtype=torch.float64).to(torch.float32).item()
     lanes = lanes_of(x)
-    return rounded((x - constant(float(zero), "float32", lanes)) * constant(factor, "float32", lanes))
+    return fence((x - constant(float(zero), "float32", lanes)) * constant(factor, "float32", lanes))
 
 
 def requantize(terms: Sequence[tuple[Expr, float]], zero: int, low: int, high: int, mode: str) -> Expr:
@@ -40,7 +41,7 @@ def requantize(terms: Sequence[tuple[Expr, float]], zero: int, low: int, high: i
         total: Expr = None
         for value, factor in terms:
             single = torch.tensor(factor, dtype=torch.float64).to(torch.float32).item()
-            product = rounded(convert(value, "float32") * constant(single, "float32", lanes))
+            product = fence(convert(value, "float32") * constant(single, "float32", lanes))
             total = product if total is None else total + product
         total = hold(B.max(total, constant(float(low - zero), "float32", lanes)))
         return convert(_integer(total, zero, high), "int32")
@@ -51,13 +52,6 @@ def requantize(terms: Sequence[tuple[Expr, float]], zero: int, low: int, high: i
         total = total + convert(value, "int64") * constant(int(multiplier_of(factor, shift)), "int64", lanes)
     total = hold((total >> constant(int(shift), "int64", lanes)) + constant(zero, "int64", lanes))
     return convert(B.min(B.max(total, constant(low, "int64", lanes)), constant(high, "int64", lanes)), "int32")
-
-
-def rounded(x: Expr) -> Expr:
-    """`x`, rounded to float32 before it goes on: LLVM would merge a product into the addition after it."""
-    lanes = lanes_of(x)
-    suffix = "f32" if lanes == 1 else f"v{lanes}f32"
-    return hold(tirx.call_llvm_pure_intrin(vector_type("float32", lanes), f"llvm.arithmetic.fence.{suffix}", x))
 
 
 def _integer(x: Expr, zero: int, high: int) -> Expr:

@@ -38,11 +38,12 @@ def emit_transpose(axes: Sequence[Axis], x: Access, y: Access, side: int, thread
             B.bind(offset_of(where, outer, k) + row * read.strides[k] + column * written.strides[k]) for k in (0, 1)
         )
         block = [x.load(start_x + n * written.strides[1], side) for n in range(side)]
-        for n, vector in enumerate(_transposed([hold(vector) for vector in block], side)):
+        for n, vector in enumerate(transposed([hold(vector) for vector in block], side)):
             y.store(start_y + n * read.strides[0], vector, side)
 
 
-def _transposed(rows: list[Expr], side: int) -> list[Expr]:
+def transposed(rows: list[Expr], side: int) -> list[Expr]:
+    """A square block turned: vector i of the result holds lane i of each of `rows`."""
     step = side // 2
     while step:
         # swap the off-diagonal quarters of every 2 step x 2 step block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,37 +26,34 @@ def check(node: Node, target: Target) -> str | None:
 def matmul(node: Node, cx: Lowering) -> None:
     a, b = (cx.view(n) for n in node.args[:2])
     y = cx.output(node, strided=True)
-    out = y
+    a, b, out = as_matrices(a, b, y)
+    m, n, k = (*out.shape[-2:], a.shape[-1])
+    sides = {name: matrix_of(view) for name, view in (("a", a), ("b", b), ("y", out))}
+    cx.call(MatMul.choose(out.shape[:-2], m, n, k, target=cx.target, **sides), a, b, y)
+
+
+def as_matrices(a: View, b: View, y: View) -> tuple[View, View, View]:
+    """The operands and the result of torch.matmul with the same batch dimensions and two more."""
     if len(a.shape) == 1:
-        a, out = _insert(a, 0, 0), _insert(out, len(out.shape) - (len(b.shape) > 1), 0)
+        a, y = _insert(a, 0, 0), _insert(y, len(y.shape) - (len(b.shape) > 1), 0)
     if len(b.shape) == 1:
-        b, out = _insert(b, 1, 0), _insert(out, len(out.shape), 0)
-    batch = out.shape[:-2]
-    a, b = a.expand((*batch, *a.shape[-2:])), b.expand((*batch, *b.shape[-2:]))
-    kernel = MatMul.choose(
-        batch,
-        out.shape[-2],
-        out.shape[-1],
-        a.shape[-1],
-        target=cx.target,
-        a=_matrix(a),
-        b=_matrix(b),
-        y=_matrix(out),
-    )
-    cx.call(kernel, a, b, y)
+        b, y = _insert(b, 1, 0), _insert(y, len(y.shape), 0)
+    batch = y.shape[:-2]
+    return a.expand((*batch, *a.shape[-2:])), b.expand((*batch, *b.shape[-2:])), y
 
 
-def _matrix(view: View) -> Matrix:
+def matrix_of(view: View) -> Matrix:
+    """The strides of a batch of matrices."""
     return Matrix(view.strides[:-2], view.strides[-2], view.strides[-1])
 
 
 def _insert(view: View, dim: int, stride: int) -> View:
     """The view with a dimension of size 1 before `dim`."""
-    return View(
-        view.storage,
-        view.offset,
-        (*view.shape[:dim], 1, *view.shape[dim:]),
-        (*view.strides[:dim], stride, *view.strides[dim:]),
+    return replace(
+        view,
+        shape=(*view.shape[:dim], 1, *view.shape[dim:]),
+        strides=(*view.strides[:dim], stride, *view.strides[dim:]),
+        halo=(),
     )
 
 

@@ -11,9 +11,10 @@ from torch.fx import Node
 from ....target import Target
 from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
 from ..kernels.pointwise_ops import POINTWISE
-from ..lowering import Lowering, OpRule, dtype_name
+from ..lowering import Check, Lowering, OpRule, dtype_name
 from ..placement import BIAS
 from ..views import ITEM_SIZES, View
+from .quantized_checks import check_quantized
 from .view_ops import argument, shape_of
 
 aten = torch.ops.aten
@@ -148,7 +149,7 @@ def check(node: Node, target: Target) -> str | None:
     for value in (node.meta["val"], *(n.meta["val"] for n in node.all_input_nodes)):
         if not isinstance(value, torch.Tensor) or dtype_name(value.dtype) not in ITEM_SIZES:
             return f"dtype {getattr(value, 'dtype', None)} has no elementwise kernels"
-    return None
+    return QUANTIZED_CHECKS[node.target](node, target) if node.target in QUANTIZED_CHECKS else None
 
 
 # builders
@@ -447,6 +448,11 @@ def quantized_add(node: Node, chain: Chain) -> Value:
 
 
 QUANTIZED = (fxpress.quantize.default, fxpress.quantized_add.default)  # give int8, which is held with a bias
+QUANTIZED_CHECKS: dict[Any, Check] = {
+    fxpress.quantize.default: check_quantized(x=torch.float32),
+    fxpress.dequantize.default: check_quantized(x=torch.int8),
+    fxpress.quantized_add.default: check_quantized(a=torch.int8, b=torch.int8),
+}
 
 BUILDERS: dict[Any, Builder] = {
     **_builders(),

@@ -283,7 +283,7 @@ def test_fill_and_frame(target: Target) -> None:
 
 def test_every_operation_is_known_and_errors_name_the_remedy() -> None:
     tested = {*UNARY, *BINARY, *BITWISE, "cast", "where", "gelu"}
-    elsewhere = {"bitwise_not", "clamp", "nan_to_num", *ACTIVATIONS}
+    elsewhere = {"bitwise_not", "clamp", "nan_to_num", "quantize", "dequantize", "quantized_add", *ACTIVATIONS}
     assert set(POINTWISE) == tested | elsewhere
     with pytest.raises(InvalidInput, match=r"^pointwise operation must be one of \[.*\], not 'nope'$"):
         pointwise_kernel((1,), [], [], [Instruction("nope", (), "float32")], [0], TARGETS[0])
