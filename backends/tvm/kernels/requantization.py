@@ -45,7 +45,8 @@ class Requantization:
 
     Only what changes the code is fixed here, the numbers are in operands: layers of one shape share a kernel. There are
     `channels` factors; one serves all channels. With `clamped` results have other limits than those of 8 bits; with
-    `wide` rounded sums may not fit 32 bits. The residual is a biased 8-bit integer, with mode "float" a float32.
+    `wide` rounded sums may not fit 32 bits; without `zero` the zero point is -128, which is 0 in memory and need not be
+    added. The residual is a biased 8-bit integer, with mode "float" a float32.
     """
 
     mode: str
@@ -53,6 +54,7 @@ class Requantization:
     residual: bool = False
     clamped: bool = False
     wide: bool = False
+    zero: bool = True
     activation: str = "none"
 
     @property
@@ -70,6 +72,7 @@ class Requantization:
             residual=numbers.residual_factor is not None,
             clamped=(numbers.low, numbers.high) != (LOWEST, HIGHEST),
             wide=not reach < 2**30,
+            zero=numbers.zero != LOWEST,
         )
 
     def pack(self, numbers: Numbers) -> tuple[torch.Tensor, ...]:
@@ -249,6 +252,8 @@ class Results:
 
         def words(first: Expr, second: Expr) -> Expr:
             pair = tirx.call_llvm_pure_intrin(words_type, _TO_WORDS[lanes], first, second)
+            if not self._how.zero:
+                return B.bind(pair)
             zero = number(0, "int16", 2 * lanes)
             return B.bind(tirx.call_llvm_pure_intrin(words_type, f"llvm.sadd.sat.v{2 * lanes}i16", pair, zero))
 
