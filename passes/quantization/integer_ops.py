@@ -20,7 +20,7 @@ from ..match import arguments, dtype, is_constant, is_static, shape
 
 aten = torch.ops.aten
 
-Role = Literal["layer", "matmul", "add", "average", "maximum", "move", "table", "embedding"]
+Role = Literal["layer", "matmul", "attention", "add", "average", "maximum", "move", "table", "embedding"]
 CLAMPS = ("none", "relu", "relu6", "clamp")
 """Activations that an integer op has inside, as the lowest and highest integer; others become a table."""
 
@@ -32,8 +32,9 @@ class IntegerOp:
     `operands` are the arguments (by name, a list counts as its elements) that are int8 values; `constants` must be
     constant. `granularity` says for what its weights may have a scale of their own. How it becomes integer is its role:
     a "layer" and a "matmul" always take integers, and give integers or float32; an "add", an "average" and a "table"
-    take and give integers, each with its own scale; a "maximum" and a "move" leave integers as they are, so all have
-    one scale; an "embedding" has int8 rows and gives float32.
+    take and give integers, each with its own scale; so does an "attention", whose query has the zero point 0; a
+    "maximum" and a "move" leave integers as they are, so all have one scale; an "embedding" has int8 rows and gives
+    float32.
     """
 
     role: Role
@@ -69,6 +70,7 @@ CPU: dict[Any, IntegerOp] = {
     fxpress.linear.default: IntegerOp("layer", ("x",), ("weight", "bias"), _BOTH),
     aten.matmul.default: IntegerOp("matmul", ("self", "other")),
     aten.bmm.default: IntegerOp("matmul", ("self", "mat2")),
+    aten.scaled_dot_product_attention.default: IntegerOp("attention", ("query", "key", "value")),
     aten.add.Tensor: IntegerOp("add", ("self", "other")),
     fxpress.avg_pool.default: IntegerOp("average", ("x",)),
     fxpress.adaptive_avg_pool.default: IntegerOp("average", ("x",)),
@@ -184,6 +186,15 @@ def _check_layer(node: Node, values: dict[str, Any]) -> str | None:
     return None
 
 
+def _check_attention(node: Node, values: dict[str, Any]) -> str | None:
+    query, key, mask = values["query"], values["key"], values["attn_mask"]
+    if len(shape(query)) not in (3, 4) or len(shape(key)) != len(shape(query)):
+        return "its operands must have 3 or 4 dimensions"
+    if mask is not None and dtype(mask) not in (torch.float32, torch.bool):
+        return f"its mask is {_type(mask)}"
+    return "it drops elements out" if values["dropout_p"] else None
+
+
 def _check_add(node: Node, values: dict[str, Any]) -> str | None:
     return "it scales an operand by alpha" if values["alpha"] != 1 else None
 
@@ -221,6 +232,7 @@ def _check_embedding(node: Node, values: dict[str, Any]) -> str | None:
 
 _CHECKS = {
     "layer": _check_layer,
+    "attention": _check_attention,
     "add": _check_add,
     "average": _check_average,
     "maximum": _check_maximum,

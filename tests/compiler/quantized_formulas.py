@@ -159,6 +159,28 @@ def matmul_float(a, b, a_scale, a_zero, b_scale, b_zero):
     return product_sums(a, b, a_zero, b_zero).astype(f32) * f32(a_scale * b_scale)
 
 
+def attention(q, k, v, mask, causal, scale, gqa, q_scale, k_scale, k_zero, v_scale, v_zero, y_scale, y_zero):
+    """Row by row in Python: integer weights out of 255, the row's largest score being 255."""
+    q, k, v = (x.numpy().astype(np.int64) for x in (q, k, v))
+    hidden = None if mask is None else np.broadcast_to(mask.numpy(), (*q.shape[:-1], k.shape[-2]))
+    y = np.full((*q.shape[:-1], v.shape[-1]), y_zero, np.int8)
+    for *batch, head, row in np.ndindex(*q.shape[:-1]):
+        shared = (*batch, head // (q.shape[-3] // k.shape[-3]) if gqa else head)
+        scores = (q[(*batch, head, row)] @ (k[shared] - k_zero).T).astype(f32) * f32(q_scale * k_scale * scale)
+        if hidden is not None:
+            here = hidden[(*batch, head, row)]
+            scores = np.where(here, scores, -np.inf) if here.dtype == bool else scores + here
+        seen = scores[: row + 1] if causal else scores
+        if not np.isfinite(seen).any():
+            continue
+        weights = np.rint(np.exp(seen - seen.max()) * f32(255)).astype(np.int64)
+        sums = (weights @ (v[shared][: len(seen)] - v_zero)).astype(f32)
+        y[(*batch, head, row)] = np.clip(
+            np.rint(sums * (f32(v_scale / y_scale) / f32(weights.sum()))) + y_zero, -128, 127
+        )
+    return y
+
+
 def add(a, b, a_scale, a_zero, b_scale, b_zero, y_scale, y_zero, low, high, mode):
     terms = [*added(a, a_scale, a_zero, y_scale), *added(b, b_scale, b_zero, y_scale)]
     return requantized(terms, y_zero, low, high, mode)
@@ -267,5 +289,6 @@ QUANTIZED_FORMULAS = {
     "quantized_conv_float": conv_float, "quantized_linear": linear, "quantized_linear_float": linear_float,
     "quantized_matmul": matmul, "quantized_matmul_float": matmul_float, "quantized_add": add,
     "quantized_avg_pool": avg_pool, "quantized_max_pool": max_pool, "quantized_embedding": embedding,
+    "quantized_attention": attention,
     "dynamic_linear": dynamic_linear, "weight_only_linear": weight_only_linear, "codebook": codebook,
 }  # fmt: skip

@@ -58,6 +58,8 @@ def linear(x: Tensor, n: int, mode: str, residual: Tensor | None = None, y_scale
 PLAIN = ([1, 1], [1] * 4, [1, 1], 1)  # stride, padding, dilation and groups of a 3x3 convolution
 UNEVEN = ([1, 2], [1, 0, 2, 1], [2, 1], 2)
 
+ATTENTION_SCALES = (0.02, 0.03, 9, 0.05, -7, 0.06, 3)
+
 EITHER: dict[str, tuple[str, Callable[[str], tuple[Any, ...]]]] = {  # as CASES, for a mode
     "conv1d": ("quantized_conv", lambda m: conv(int8(2, 3, 11), weight(4, 3, 3), [2], [1, 0], [1], 1, mode=m)),
     "conv2d": ("quantized_conv", lambda m: conv(int8(2, 3, 6, 5), weight(4, 3, 3, 3), *PLAIN, mode=m)),
@@ -143,6 +145,20 @@ CASES: dict[str, Case] = {
         lambda: (int8(2, 3, 500), weight(4, 500), bias(4), floats(2, 3, 4), scales(4), 0.05, 7, "none"),
     ),
     "matmul-float": ("quantized_matmul_float", lambda: (int8(2, 4, 6), int8(2, 6, 5), 0.07, -3, 0.03, 128 - 1)),
+    "attention": (
+        "quantized_attention",
+        lambda: (int8(2, 2, 5, 8), int8(2, 2, 7, 8), int8(2, 2, 7, 3), None, False, 0.3, False, *ATTENTION_SCALES),
+    ),
+    "attention-causal-groups": (
+        "quantized_attention",
+        lambda: (int8(1, 4, 5, 8), int8(1, 2, 5, 8), int8(1, 2, 5, 3), None, True, 0.3, True, *ATTENTION_SCALES),
+    ),
+    "attention-mask": (
+        "quantized_attention",
+        lambda: (
+            int8(2, 5, 8), int8(2, 7, 8), int8(2, 7, 3), torch.rand(2, 5, 7) > 0.4, False, 0.3, False, *ATTENTION_SCALES
+        ),
+    ),
     "quantize": ("quantize", lambda: (torch.cat([floats(60), torch.arange(-8, 8) / 4]) * 3, 0.5, 9)),
     "quantize-extreme": (
         "quantize",
@@ -161,7 +177,9 @@ CASES: dict[str, Case] = {
     ),
     "dynamic_linear-tiny": (
         "dynamic_linear",
-        lambda: (torch.stack([torch.zeros(8), floats(8) * 1e-38, floats(8)]), weight(5, 8), None, None, scales(5), "none"),
+        lambda: (
+            torch.stack([torch.zeros(8), floats(8) * 1e-38, floats(8)]), weight(5, 8), None, None, scales(5), "none"
+        ),
     ),
     "weight_only_linear-8": (
         "weight_only_linear",
