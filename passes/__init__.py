@@ -7,6 +7,7 @@ if __name__ != "fxpress.passes":
 
 PASSES: dict[str, str] = {
     "absorb-norm-weight": "fxpress.passes.canonicalize.recognize_norm:absorb_norm_weight",
+    "adopt-qdq": "fxpress.passes.quantization.adopt_qdq:AdoptQdq",
     "assign-layouts": "fxpress.passes.layout.assign_layouts:AssignLayouts",
     "compose-casts": "fxpress.passes.canonicalize.drop_no_op:compose_casts",
     "compose-views": "fxpress.passes.canonicalize.compose_views:compose_views",
@@ -29,6 +30,7 @@ PASSES: dict[str, str] = {
     "fold-scale-before": "fxpress.passes.fusion.fold_affine:fold_scale_before",
     "fuse-epilogue": "fxpress.passes.fusion.fuse_epilogue:FuseEpilogue",
     "group-heads": "fxpress.passes.fusion.simplify_attention:group_heads",
+    "import-qdq": "fxpress.passes.quantization.import_qdq:ImportQdq",
     "index-as-view": "fxpress.passes.canonicalize.simplify_mask_chain:index_as_view",
     "inline-scalar-constant": "fxpress.passes.canonicalize.simplify_arithmetic:inline_scalar_constant",
     "merge-duplicates": "fxpress.passes.canonicalize.merge_duplicates:MergeDuplicates",
@@ -44,6 +46,7 @@ PASSES: dict[str, str] = {
     "pad-into-avg-pool": "fxpress.passes.fusion.pad_into_conv:pad_into_avg_pool",
     "pad-into-conv": "fxpress.passes.fusion.pad_into_conv:pad_into_conv",
     "pad-into-max-pool": "fxpress.passes.fusion.pad_into_conv:pad_into_max_pool",
+    "quantize-ops": "fxpress.passes.quantization.quantize_ops:QuantizeOps",
     "recognize-activation": "fxpress.passes.canonicalize.recognize_activation:recognize_activation",
     "recognize-attention": "fxpress.passes.fusion.recognize_attention:recognize_attention",
     "recognize-layer-norm": "fxpress.passes.canonicalize.recognize_norm:recognize_layer_norm",

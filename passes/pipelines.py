@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+IMPORT = ("import-qdq",)
+"""What other tools put into a program, in our ops."""
+
 SIMPLIFY = (
     "drop-dead-code",
     "drop-no-op",
@@ -57,9 +60,11 @@ ATTENTION = (
     "fold-constants",
     "simplify-mask",
     "group-heads",
-    "merge-qkv",
 )
-"""Attention as one op, its layers merged. Before epilogues are fused: a layer with one is not merged."""
+"""Attention as one op."""
+
+MERGE = ("merge-qkv",)
+"""Its layers merged. Before epilogues are fused: a layer with one is not merged."""
 
 BATCH_NORM = ("fold-batch-norm",)
 """What level 1 needs of fusing: a batch norm has no kernel, it becomes constants or arithmetic."""
@@ -78,14 +83,21 @@ FUSE = (
 LAYOUT = ("assign-layouts", "compose-views", "unflatten-linear", "compose-views", "fold-affine", "fuse-epilogue")
 """Channels last where kernels want it; then what permutes had kept apart is fused."""
 
+ADOPT = ("adopt-qdq",)
+"""Integers where another tool marked values as quantised. Last: it takes fused ops in their layouts."""
+
 CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")
 """What the passes before leave behind."""
 
 
-def default(level: int = 2) -> str:
-    """What `fxpress.compile` runs. Level 0 changes nothing, 1 canonicalizes, 2 also fuses and assigns layouts."""
+def default(level: int = 2, merge: bool = True) -> str:
+    """What `fxpress.compile` runs. Level 0 changes nothing, 1 canonicalizes, 2 also fuses and assigns layouts.
+
+    Without `merge` linear layers that share an input stay apart, for what treats their results differently.
+    """
     if level == 0:
         return ""
-    fusing = (ATTENTION, FUSE, LAYOUT) if level >= 2 else (BATCH_NORM,)
-    stages = (SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *fusing, CLEAN)
+    merging = MERGE if merge else ()
+    fusing = (ATTENTION, merging, FUSE, LAYOUT, ADOPT) if level >= 2 else (BATCH_NORM,)
+    stages = (IMPORT, SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *fusing, CLEAN)
     return ",".join(name for stage in stages for name in stage)

@@ -49,7 +49,12 @@ KERNELS: dict[Any, tuple[str, ...]] = {
 }
 """Ops with a channels-last kernel, and their operands that are in that order too."""
 
-POINTWISE_TOO = (aten.hardswish.default, aten._to_copy.default)
+POINTWISE_TOO = (
+    aten.hardswish.default,
+    aten._to_copy.default,
+    fxpress.quantize.default,
+    fxpress.dequantize.default,
+)
 """Elementwise ops that PyTorch does not tag as such."""
 
 

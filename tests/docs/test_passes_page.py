@@ -12,7 +12,10 @@ from fxpress.pipeline import parse_pipeline
 from fxpress.rewriter import Pass, RulePass
 
 PAGE = Path(__file__).parents[2] / "docs" / "passes.md"
-STAGES = ("SIMPLIFY", "RECOGNIZE", "NORMALIZE", "VIEWS", "ATTENTION", "BATCH_NORM", "FUSE", "LAYOUT", "CLEAN")
+STAGES = (
+    "IMPORT", "SIMPLIFY", "RECOGNIZE", "NORMALIZE", "VIEWS", "ATTENTION", "MERGE", "BATCH_NORM", "FUSE", "LAYOUT",
+    "ADOPT", "CLEAN",
+)  # fmt: skip
 
 
 def test_page_is_up_to_date(request):

@@ -20,6 +20,7 @@ PARTS |= dict.fromkeys(
      "weights"),
     "quantize_ops",
 )  # fmt: skip
+PARTS |= dict.fromkeys(("scale_groups", "simulation", "straight_through", "surrogates", "training"), "quantize_ops")
 FRONT_DOORS = {"compiler/quantizing.py"}  # what users call may know passes; the core behind it may not
 
 
