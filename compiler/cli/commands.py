@@ -73,6 +73,60 @@ def compile_command(
     )
 
 
+@app.command("quantize")
+def quantize_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As for `compile`; also a FILE.program.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="FILE.fxp: a compiled artifact. FILE.program: the quantised program, for `compile`.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[
+        str, typer.Option(help="int8, int8-accurate, int8-hardware, int8-gemmini, int8-dynamic, int8-, int4-weights.")
+    ] = "int8",
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="file.py:name or package.module:name (an iterable of inputs, or a function that returns one), or a "
+            ".npz with an array of items for each input. Default: inputs like the example, which costs accuracy.",
+            show_default=False,
+        ),
+    ] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="How many items of calibration data to take.")] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep in float32: a node's name, an op, a module's path, or /a regular expression/."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Quantise no other layers; as --ignore.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
+    target: Annotated[str, typer.Option(help="Where it will run: cpu, or cpu{isa=avx2,cores=4}.")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="A folder that keeps ranges for the next time.")] = None,
+    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
+) -> None:
+    """Quantise a model to 8-bit integers (or fewer) and write it as an artifact or a program."""
+    from .models import load_model
+    from .quantizing import quantize_to_file
+
+    quantize_to_file(
+        load_model(model, inputs or [], sequence=sequence, batch=batch),
+        output,
+        config=config,
+        calibration=calibration,
+        calibration_items=items,
+        ignore=ignore or [],
+        only=only or [],
+        target=target,
+        cache=cache,
+    )
+
+
 @app.command()
 def run(
     artifact: ArtifactFile,

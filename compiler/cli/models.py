@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import InvalidInput
+from ..program import Program
 
 _INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)?(?::(?P<dtype>\w+))?(?::(?P<limit>\d+))?")
 
@@ -23,7 +24,7 @@ class LoadedModel:
     """A model and the example inputs to capture it with."""
 
     name: str
-    model: torch.nn.Module | torch.export.ExportedProgram
+    model: torch.nn.Module | torch.export.ExportedProgram | Program
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,13 +43,15 @@ def load_model(source: str, inputs: Sequence[str], *, sequence: int = 128, batch
         return LoadedModel(path.resolve().name, model, args, kwargs if inputs else defaults)
     if path.suffix == ".pt2":
         return LoadedModel(path.stem, _load_exported(path, inputs))
+    if path.suffix == ".program":
+        return LoadedModel(path.stem, _load_program(path, inputs))
     file, colon, name = source.rpartition(":")
     if not colon or not name.isidentifier():
         raise InvalidInput(
-            "model must be file.py:function, package.module:function, a .pt2 file or the folder of a Hugging Face "
-            f"model, not {source!r}"
+            "model must be file.py:function, package.module:function, a .pt2 file, a .program file or the folder of a "
+            f"Hugging Face model, not {source!r}"
         )
-    model, own_args, own_kwargs = _call(source, _find(file, name))
+    model, own_args, own_kwargs = _call(source, find_object(file, name))
     if inputs:
         return LoadedModel(name, model, args, kwargs)
     if own_args is None:
@@ -103,8 +106,16 @@ def _load_exported(path: Path, inputs: Sequence[str]) -> torch.export.ExportedPr
         raise InvalidInput(f"{path} must be a file that torch.export.save wrote: {error}") from error
 
 
-def _find(file: str, name: str) -> Any:
-    """The object `name` of a Python file or module."""
+def _load_program(path: Path, inputs: Sequence[str]) -> Program:
+    if inputs:
+        raise InvalidInput(f"{path} was captured with its inputs: --input must not be given")
+    if not path.is_file():
+        raise InvalidInput(f"model must be a file that exists, not {str(path)!r}")
+    return Program.load(path)
+
+
+def find_object(file: str, name: str) -> Any:
+    """The object `name` of a Python file or module. Raises InvalidInput when there is none."""
     if file.endswith(".py"):
         path = Path(file)
         spec = importlib.util.spec_from_file_location(path.stem, path)

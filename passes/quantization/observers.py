@@ -22,7 +22,7 @@ AVERAGE_WEIGHT = 0.05
 PERCENTILE = 0.9999
 LEVELS = 256
 STEPS = 60
-SMALLEST_FRACTION = 0.25
+SMALLEST_FRACTION = 0.05
 
 
 class Observer(ABC):
@@ -148,17 +148,22 @@ def _percentile(counts: Tensor, edges: Tensor, extremes: Range, symmetric: bool)
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
+def _fractions() -> list[float]:
+    """From 1 down to 0.05, in equal ratios."""
+    return [float(SMALLEST_FRACTION ** (step / (STEPS - 1))) for step in range(STEPS)]
+
+
 def _candidates(extremes: Range, symmetric: bool) -> list[Range]:
+    """The range cut off at smaller and smaller magnitudes."""
     low, high = min(extremes[0], 0.0), max(extremes[1], 0.0)
+    limits = [max(-low, high) * fraction for fraction in _fractions()]
     if symmetric:
-        high = max(-low, high)
-        low = -high
-    fractions = torch.linspace(SMALLEST_FRACTION, 1, STEPS).tolist()
-    return [(low * fraction, high * fraction) for fraction in reversed(fractions)]
+        return [(-limit, limit) for limit in limits]
+    return [(max(low, -limit), min(high, limit)) for limit in limits]
 
 
 def _entropy(counts: Tensor, edges: Tensor, extremes: Range, symmetric: bool) -> Range:
-    """The range, shrunk on both sides alike, whose 256 integers keep most of the distribution (least KL divergence)."""
+    """The range, cut off on both sides alike, whose 256 integers are distributed most alike (least KL divergence)."""
     centres = (edges[1:] + edges[:-1]) / 2
     best, least = extremes, math.inf
     for low, high in _candidates(extremes, symmetric):
@@ -183,7 +188,7 @@ def _entropy(counts: Tensor, edges: Tensor, extremes: Range, symmetric: bool) ->
 
 
 def _mse(counts: Tensor, edges: Tensor, extremes: Range, symmetric: bool) -> Range:
-    """The range with the least squared error: both ends shrunk alike, then each by itself."""
+    """The range with the least squared error: cut off on both sides alike, then on each by itself."""
     used = counts > 0
     centres, weights = ((edges[1:] + edges[:-1]) / 2)[used], counts[used]
 
@@ -200,10 +205,9 @@ def _mse(counts: Tensor, edges: Tensor, extremes: Range, symmetric: bool) -> Ran
     best = min(_candidates(extremes, symmetric), key=error)
     if symmetric:
         return best
-    fractions = torch.linspace(SMALLEST_FRACTION, 1, STEPS).tolist()
     low, high = min(extremes[0], 0.0), max(extremes[1], 0.0)
-    best = min(((low * f, best[1]) for f in reversed(fractions)), key=error, default=best)
-    return min(((best[0], high * f) for f in reversed(fractions)), key=error, default=best)
+    best = min([best, *((low * fraction, best[1]) for fraction in _fractions())], key=error)
+    return min([best, *((best[0], high * fraction) for fraction in _fractions())], key=error)
 
 
 _MAKERS: dict[str, Callable[[], Observer]] = {

@@ -115,7 +115,7 @@ class QuantConfig:
             raise InvalidInput(f"group must be at least 1, not {self.group!r}")
         if not self.symmetric_weights and self.weight_bits != 4:
             raise InvalidInput(
-                "symmetric_weights must be True where weight_bits is 8: integer layers have no zero there"
+                "symmetric_weights must be True where weight_bits is 8, not False: only 4-bit weights have zero points"
             )
 
     def __str__(self) -> str:

@@ -1,0 +1,115 @@
+"""`fxpress quantize`: reads calibration data, quantises, writes a Program or an artifact, says what came out."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..api import as_program
+from ..api import compile as compile_model
+from ..errors import InvalidInput
+from ..printer import op_name
+from ..program import Program
+from ..progress import TerminalProgress
+from ..quantizing import quantize
+from ..report.quantities import bytes_text
+from .formatting import console
+from .models import LoadedModel, find_object
+
+MOST_LEFT = 20
+
+
+def quantize_to_file(
+    loaded: LoadedModel,
+    output: Path,
+    *,
+    calibration: str | None,
+    ignore: Sequence[str],
+    only: Sequence[str],
+    target: str,
+    **options: Any,
+) -> None:
+    """Quantise and save: an artifact when `output` ends in .fxp, else the Program. Raises what `quantize` raises."""
+    data = None if calibration is None else load_calibration(calibration)
+    with TerminalProgress() as progress:
+        original = as_program(loaded.model, loaded.args, loaded.kwargs)
+        program = quantize(
+            original, calibration=data, ignore=_scopes(ignore), only=_scopes(only), target=target, progress=progress,
+            **options,
+        )  # fmt: skip
+        if output.suffix == ".fxp":
+            compile_model(program, target=target, progress=progress).save(output)
+        else:
+            program.save(output)
+    _print_summary(original, program, output)
+
+
+def load_calibration(source: str) -> Iterable[Any]:
+    """The data that `source` names: an object (called if it is a function) of a Python file or module, or an .npz file.
+
+    An .npz file holds one array an input, named like it, with the items along the first dimension. Raises InvalidInput.
+    """
+    path = Path(source)
+    if path.suffix == ".npz":
+        return list(_npz_items(path))
+    file, colon, name = source.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise InvalidInput(f"calibration must be file.py:name, package.module:name or a .npz file, not {source!r}")
+    found = find_object(file, name)
+    made = found() if callable(found) else found
+    if not isinstance(made, Iterable):
+        raise InvalidInput(f"{source} must give an iterable of inputs, not {type(made).__name__}")
+    return made
+
+
+def _npz_items(path: Path) -> Iterator[dict[str, torch.Tensor]]:
+    try:
+        with np.load(path) as arrays:
+            columns = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"{path} must be an .npz file of arrays of numbers: {error}") from error
+    lengths = {name: len(column) if column.dim() else 0 for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidInput(f"the arrays of {path} must have equally many items, not {lengths}")
+    for index in range(max(lengths.values(), default=0)):
+        yield {name: column[index] for name, column in columns.items()}
+
+
+def _scopes(texts: Sequence[str]) -> list[Any]:
+    """Scopes as the command line writes them: /a regular expression/ between slashes, all else as it is."""
+    return [re.compile(text[1:-1]) if re.fullmatch(r"/.+/", text) else text for text in texts]
+
+
+def _print_summary(original: Program, program: Program, output: Path) -> None:
+    out = console()
+    out.print(str(output), style="bold", end="  ")
+    out.print(bytes_text(output.stat().st_size), end=", ")
+    before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
+    out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
+    kinds = [op_name(node.target).split(".")[1] for node in program.nodes if node.op == "call_function"]
+    integer = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if _is_integer(kind)}
+    out.print("  integer ops: " + (", ".join(f"{count} {kind}" for kind, count in integer.items()) or "none"))
+    found, wanted = program.run_flat(*program.example_inputs), original.run_flat(*original.example_inputs)
+    for index, (x, y) in enumerate(zip(found, wanted, strict=True)):
+        if y.is_floating_point():
+            out.print(f"  output {index}: {_signal_to_noise(x, y)} dB signal to noise on the example inputs")
+    notes = [note for record in program.history if record.name == "quantize-ops" for note in record.skipped]
+    for note in notes[:MOST_LEFT]:
+        out.print(f"  {note}", style="yellow")
+    if len(notes) > MOST_LEFT:
+        out.print(f"  ... and {len(notes) - MOST_LEFT} more", style="yellow")
+
+
+def _is_integer(kind: str) -> bool:
+    return kind.startswith(("quantized", "dynamic", "weight_only", "lookup"))
+
+
+def _signal_to_noise(found: torch.Tensor, wanted: torch.Tensor) -> str:
+    signal, noise = wanted.double().square().sum(), (found.double() - wanted.double()).square().sum()
+    return f"{float(10 * torch.log10(signal / noise)):.1f}"
