@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .scheme import QuantConfig
 
-ALGORITHMS: dict[str, str] = {}
+ALGORITHMS: dict[str, str] = {
+    "bias-correction": "fxpress.passes.quantization.bias_correction:BiasCorrection",
+    "smooth-quant": "fxpress.passes.quantization.smooth_quant:SmoothQuant",
+}
 """Name -> where the Algorithm is defined; nothing is imported before its name is asked for."""
 
 
