@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from judge import Array, arrays
 from onnx_files import EXPORTERS, onnx_files
 from peers import OURS, Args, Fxpress, Kwargs, OnnxRuntime, OpenVino, Peer, aligned, missing
@@ -37,16 +38,36 @@ class FxpressInt8(Fxpress):
 
         return None if hasattr(fxpress, "quantize") else "this fxpress has no quantize()"
 
-    def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
+    def _quantized(self, module: nn.Module, args: Args, kwargs: Kwargs) -> Any:
         import fxpress
 
         data = list(self.calibration.inputs)
-        program = fxpress.quantize(module, self.config, args=args, kwargs=kwargs, calibration=data, target="cpu")
+        return fxpress.quantize(module, self.config, args=args, kwargs=kwargs, calibration=data, target="cpu")
+
+    def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
+        import fxpress
+
+        program = self._quantized(module, args, kwargs)
         self.artifact = fxpress.compile(program, target="cpu", num_threads=threads)
         self._args, self._kwargs = tree_map(aligned, (args, kwargs))
 
     def run(self, args: Args) -> list[Array]:
         return arrays(self.artifact(*map(aligned, args)))
+
+
+class FxpressProgram(FxpressInt8):
+    """The quantised Program in PyTorch: the integers that the artifact computes, without compiling."""
+
+    def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
+        self.program = self._quantized(module, args, kwargs)
+        self._args, self._kwargs = args, kwargs
+
+    def call(self) -> object:
+        return self.program.run(*self._args, **self._kwargs)
+
+    def run(self, args: Args) -> list[Array]:
+        with torch.inference_mode():
+            return arrays(self.program.run(*args))
 
 
 class FxpressFloat(Fxpress):
