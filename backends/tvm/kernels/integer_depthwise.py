@@ -3,6 +3,7 @@ several taps of a kernel row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,6 +22,8 @@ from .requantization import Requantization, Results
 
 _MOST_TAPS = 64  # kernels with more are not written out row by row
 _LEAST_PARALLEL_FLOPS = 300_000  # under this, starting the threads costs more than they save
+# What a pixel costs in a tile of so many rows and columns: the larger the tile, the more its pixels share.
+_TILES = {(2, 2): 1.0, (1, 4): 1.05, (1, 3): 1.25, (1, 2): 1.2, (2, 1): 1.3, (1, 1): 1.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class IntegerDepthwise(Kernel):
     shape: ConvShape
     results: Requantization
     channels: Channels
-    extension: str
+    product: DotProduct
     lines: int
     columns: int
     rows: int
@@ -52,9 +55,7 @@ class IntegerDepthwise(Kernel):
     def choose(cls, shape: ConvShape, results: Requantization, target: Target) -> IntegerDepthwise:
         """The kernel with the tile that suits `target`. `results` has the channels of the shape, or one for all."""
         channels = Channels.cut(shape.oc, QUAD * target.vector.lanes)
-        many = target.vector.registers >= 32
-        lines = 2 if many and shape.height > 1 and shape.taps <= _MOST_TAPS else 1
-        columns = min(shape.width, 4 if many and lines == 1 else 2)
+        lines, columns = _register_tile(shape, target)
         parallel = target.cores > 1 and shape.flops >= _LEAST_PARALLEL_FLOPS
         rows = -(-shape.height // (4 * target.cores * lines)) * lines
         vectors = channels.vectors
@@ -66,7 +67,7 @@ class IntegerDepthwise(Kernel):
             shape=shape,
             results=results,
             channels=channels,
-            extension=DotProduct.choose(QUAD, target).extension,
+            product=DotProduct.choose(QUAD, target),
             lines=lines,
             columns=columns,
             rows=rows,
@@ -74,11 +75,15 @@ class IntegerDepthwise(Kernel):
             parallel=parallel,
         )
 
+    def for_weights(self, packed: torch.Tensor) -> IntegerDepthwise:
+        """The same kernel with the dot product that suits these weights, which `pack` returned."""
+        return replace(self, product=self.product.for_weights(packed))
+
     def operands(self) -> tuple[Operand, ...]:
         return Operand("x", "uint8"), Operand("weight", "int8"), Operand("bias", "int32"), *self.results.operands()
 
     def extensions(self) -> frozenset[str]:
-        return DotProduct(QUAD, self.extension).extensions()
+        return self.product.extensions()
 
     def flops(self) -> int:
         return self.shape.flops
@@ -117,7 +122,7 @@ class IntegerDepthwise(Kernel):
         padded = weight.new_zeros(self.shape.oc, self.shape.kernel[0], self._shifts, self._quads * QUAD)
         for shift in range(self._shifts):
             padded[:, :, shift, shift : shift + taps] = weight[:, 0]
-        parts = self.channels.parts(padded.unflatten(-1, (self._quads, QUAD)))
+        parts = self.channels.parts(padded.reshape(*padded.shape[:-1], self._quads, QUAD))
         return torch.cat([unpacked_order(part).permute(1, 2, 3, 0, 4).flatten() for part in parts])
 
     def spread(self, values: torch.Tensor, *, sums: bool) -> torch.Tensor:
@@ -147,44 +152,39 @@ class IntegerDepthwise(Kernel):
                 self._rows(operands, n, B.bind(rows * self.rows + i * self.lines), first)
 
     def _rows(self, operands: Sequence[Access], n: Expr, row: Expr, first: Expr) -> None:
-        """The rows of pixels of one register tile: fewer at the end of the image, none beyond it."""
-        height, lines = self.shape.height, self.lines
+        """The rows of pixels of one register tile; the last is moved back into the image, none begins beyond it."""
+        height = self.shape.height
         if height % self.rows == 0:
-            self._vectors(operands, n, row, lines, first)
+            self._vectors(operands, n, row, first)
             return
-        with B.If(row + lines <= height), B.Then():
-            self._vectors(operands, n, row, lines, first)
-        if height % lines:
-            with B.If(row == height - height % lines), B.Then():
-                self._vectors(operands, n, row, height % lines, first)
+        with B.If(row < height), B.Then():
+            self._vectors(operands, n, B.bind(B.min(row, height - self.lines)), first)
 
-    def _vectors(self, operands: Sequence[Access], n: Expr, row: Expr, lines: int, first: Expr) -> None:
-        """`lines` rows of pixels for the vectors of channels from `first` on."""
+    def _vectors(self, operands: Sequence[Access], n: Expr, row: Expr, first: Expr) -> None:
+        """A row of register tiles for the vectors of channels from `first` on."""
         channels = self.channels
         with B.serial(self.vectors) as i:
             number = B.bind(first + i)
             if not channels.last and channels.full % self.vectors == 0:
-                self._row(operands, n, row, lines, channels.vector(number))
+                self._row(operands, n, row, channels.vector(number))
                 return
             if channels.full:
                 with B.If(number < channels.full), B.Then():
-                    self._row(operands, n, row, lines, channels.vector(number))
+                    self._row(operands, n, row, channels.vector(number))
             if channels.last:
                 with B.If(number == channels.full), B.Then():
-                    self._row(operands, n, row, lines, channels.last_vector())
+                    self._row(operands, n, row, channels.last_vector())
 
-    def _row(self, operands: Sequence[Access], n: Expr, row: Expr, lines: int, vector: Vector) -> None:
-        """`lines` rows of pixels for one vector of channels."""
-        whole, rest = divmod(self.shape.width, self.columns)
-        with B.serial(whole) as i:
-            self._pixels(operands, n, row, lines, B.bind(i * self.columns), self.columns, vector)
-        if rest:
-            self._pixels(operands, n, row, lines, B.int32(whole * self.columns), rest, vector)
+    def _row(self, operands: Sequence[Access], n: Expr, row: Expr, vector: Vector) -> None:
+        """A row of register tiles for one vector of channels; the last is moved back into the image."""
+        width, columns = self.shape.width, self.columns
+        with B.serial(-(-width // columns)) as i:
+            column = i * columns if width % columns == 0 else B.min(i * columns, width - columns)
+            self._pixels(operands, n, row, B.bind(column), vector)
 
-    def _pixels(
-        self, operands: Sequence[Access], n: Expr, row: Expr, lines: int, column: Expr, columns: int, vector: Vector
-    ) -> None:
-        """`lines` rows of `columns` pixels from (row, column) on, for one vector of channels."""
+    def _pixels(self, operands: Sequence[Access], n: Expr, row: Expr, column: Expr, vector: Vector) -> None:
+        """A register tile from pixel (row, column) on, for one vector of channels."""
+        lines, columns = self.lines, self.columns
         shape = self.shape
         x, weight, bias, *rest = operands
         x_at, y_at, residual_at = shape.pixel(n, row, column)
@@ -198,13 +198,13 @@ class IntegerDepthwise(Kernel):
         if lines == 1 and shape.taps > _MOST_TAPS:
             with B.serial(shape.kernel[0]) as h:
                 here = x.shifted(h * (shape.dilation[0] * shape.x_strides[1]))
-                self._taps(sums, here, weight.shifted(h * (self._row_bytes * vector.width)), [(0, 0)], columns, vector)
+                self._taps(sums, here, weight.shifted(h * (self._row_bytes * vector.width)), [(0, 0)], vector)
         else:
             uses: dict[int, list[tuple[int, int]]] = {}  # row of x -> the rows of sums and of the kernel that use it
             for line, h in product(range(lines), range(shape.kernel[0])):
                 uses.setdefault(line * shape.stride[0] + h * shape.dilation[0], []).append((line, h))
             for place, pairs in sorted(uses.items()):
-                self._taps(sums, x.shifted(place * shape.x_strides[1]), weight, pairs, columns, vector)
+                self._taps(sums, x.shifted(place * shape.x_strides[1]), weight, pairs, vector)
         places = []
         for line, i in product(range(lines), range(columns)):
             _, y_step, residual_step = shape.pixel(0, line, i)
@@ -212,30 +212,45 @@ class IntegerDepthwise(Kernel):
         Results(self.results, vector.lanes, rest).store_unpacked(sums, vector.place, vector.count, places)
 
     def _taps(
-        self,
-        sums: Registers,
-        x: Access,
-        weight: Access,
-        rows: Sequence[tuple[int, int]],
-        columns: int,
-        vector: Vector,
+        self, sums: Registers, x: Access, weight: Access, rows: Sequence[tuple[int, int]], vector: Vector
     ) -> None:
         """Add the products of one row of x with the taps of each (row of sums, row of the kernel) that uses it."""
-        taps, stride, dilation = self.shape.kernel[1], self.shape.stride[1], self.shape.dilation[1]
-        dot = DotProduct(vector.lanes, self.extension)
+        dot = replace(self.product, lanes=vector.lanes)
         row = _Row(x, self.shape.x_strides[2], vector)
-        for first in range(0, columns, self._shifts):
-            shifts = range(min(self._shifts, columns - first))
-            last = taps - 1 + shifts[-1]  # the last tap that any of them has: beyond it weights are 0
+        for first in range(0, self.columns, self._shifts):
+            shifts = range(min(self._shifts, self.columns - first))
             for quad in range(self._quads):
-                places = [first * stride + min(quad * QUAD + t, last) * dilation for t in range(QUAD)]
-                for v, value in enumerate(row.quads(places)):
+                for v, value in enumerate(row.quads(self._places(first, quad))):
                     left = dot.left(value)
                     for (line, h), shift in product(rows, shifts):
                         at = ((h * self._shifts + shift) * self._quads + quad) * QUAD + v
                         right = dot.right(weight.load(B.int32(at * vector.width), vector.width))
-                        slot = (line * columns + first + shift) * QUAD + v
+                        slot = (line * self.columns + first + shift) * QUAD + v
                         sums[slot] = dot.add(sums[slot], left, right)
+
+    def _places(self, first: int, quad: int) -> tuple[int, int, int, int]:
+        """The pixels of x whose bytes are multiplied together; any will do where there are no taps but zeros."""
+        taps, stride, dilation = self.shape.kernel[1], self.shape.stride[1], self.shape.dilation[1]
+        last = (self.columns - 1) * stride + (taps - 1) * dilation  # that the tile may read
+        a, b, c, d = (first * stride + (quad * QUAD + tap) * dilation for tap in range(QUAD))
+        b = b if b <= last else a
+        return (a, b, c, d if d <= last else c) if c <= last else (a, b, a, b)
+
+
+def _register_tile(shape: ConvShape, target: Target) -> tuple[int, int]:
+    """The rows and columns of pixels of the cheapest tile that fits the registers."""
+    most = target.vector.registers // 2 // QUAD  # the other half holds pixels and weights
+    tall = shape.taps <= _MOST_TAPS
+
+    def fits(lines: int, columns: int) -> bool:
+        return lines * columns <= most and lines <= (shape.height if tall else 1) and columns <= shape.width
+
+    def cost(tile: tuple[int, int]) -> float:
+        """That of all pixels that are computed, some of them twice."""
+        computed = (-(-size // step) * step for size, step in zip((shape.height, shape.width), tile, strict=True))
+        return _TILES[tile] * math.prod(computed)
+
+    return min((tile for tile in _TILES if fits(*tile)), key=cost)
 
 
 class _Row:

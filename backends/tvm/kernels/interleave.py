@@ -43,7 +43,8 @@ def quads(low: tuple[Expr, Expr], high: tuple[Expr, Expr]) -> list[Expr]:
 
 def unpacked_order(values: torch.Tensor) -> torch.Tensor:
     """Reorder dimension 0, one entry a byte of a vector, as the lanes of `quads` have it."""
-    return values.unflatten(0, (-1, QUAD, BLOCK // QUAD)).transpose(0, 1).flatten(0, 2)
+    rest = values.shape[1:]
+    return values.reshape(-1, QUAD, BLOCK // QUAD, *rest).transpose(0, 1).reshape(-1, *rest)
 
 
 def in_order(vectors: Sequence[Expr]) -> list[Expr]:

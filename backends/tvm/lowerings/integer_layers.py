@@ -96,6 +96,7 @@ def _call(
     if shape.groups == shape.ic == shape.oc:
         kernel = depthwise = IntegerDepthwise.choose(shape, layer.results, cx.target)
         packed = depthwise.pack(weight)
+        kernel = depthwise.for_weights(packed)
         bias, factor = depthwise.spread(bias, sums=True), depthwise.spread(factor, sums=False)
     else:
         direct = IntegerConv.choose(shape, layer.results, cx.target)

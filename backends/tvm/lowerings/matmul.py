@@ -28,8 +28,8 @@ def matmul(node: Node, cx: Lowering) -> None:
     y = cx.output(node, strided=True)
     a, b, out = as_matrices(a, b, y)
     m, n, k = (*out.shape[-2:], a.shape[-1])
-    sides = {name: matrix_of(view) for name, view in (("a", a), ("b", b), ("y", out))}
-    cx.call(MatMul.choose(out.shape[:-2], m, n, k, target=cx.target, **sides), a, b, y)
+    left, right, result = (matrix_of(view) for view in (a, b, out))
+    cx.call(MatMul.choose(out.shape[:-2], m, n, k, target=cx.target, a=left, b=right, y=result), a, b, y)
 
 
 def as_matrices(a: View, b: View, y: View) -> tuple[View, View, View]:

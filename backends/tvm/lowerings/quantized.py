@@ -58,7 +58,8 @@ def check_lookup(node: Node, target: Target) -> str | None:
 def embedding(node: Node, cx: Lowering) -> None:
     weight, scale, indices = (cx.contiguous(n) for n in node.args)
     out = cx.output(node)
-    kernel = IntegerLookup.choose(*weight.shape, indices.elements, indices.dtype, cx.target)
+    rows, inner = weight.shape
+    kernel = IntegerLookup.choose(rows, inner, indices.elements, indices.dtype, cx.target)
     cx.call(kernel, weight, scale, indices, out)
 
 
