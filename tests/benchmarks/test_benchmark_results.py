@@ -137,3 +137,14 @@ def test_machine_describes_this_one() -> None:
     assert found["cores"] >= 1
     assert found["memory"] > 0
     assert "torch" in machine.versions()
+
+
+def test_our_float32_is_no_peer_but_what_quantising_is_measured_by() -> None:
+    model = example(**{"fxpress": entry(2.0), results.FLOAT: entry(1.0), "ort": entry(4.0)})["models"]["mlp"]
+    assert results.best_peer(model, "fxpress") == ("ort", 4.0)
+    assert results.gain(model, "fxpress") == 2.0
+
+
+@pytest.mark.parametrize("peers", [{"fxpress": entry(1.0)}, {"fxpress": entry(1.0), results.FLOAT: {"failed": "no"}}])
+def test_no_gain_without_both(peers: dict[str, Any]) -> None:
+    assert results.gain(example(**peers)["models"]["mlp"], "fxpress") is None
