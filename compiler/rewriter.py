@@ -161,8 +161,8 @@ class Rewriter:
         """Whether the node is no longer in the graph."""
         return bool(getattr(node, "_erased", False))
 
-    def call(self, op: Any, *args: Any, at: Node, **kwargs: Any) -> Node:
-        """Add a call of `op` before `at`. Its fake value is computed at once; provenance is `at`'s."""
+    def call(self, op: Any, *args: Any, at: Node, origin: Node | None = None, **kwargs: Any) -> Node:
+        """Add a call of `op` before `at`. Its fake value is computed at once; provenance is `origin`'s, or else `at`'s."""
         with self.program.graph.inserting_before(at):
             name = op_name(op).split(".")[1] if isinstance(op, torch._ops.OpOverload) else None
             node = self.program.graph.create_node("call_function", op, args, kwargs, name=name)
@@ -172,8 +172,9 @@ class Rewriter:
             self.program.graph.erase_node(node)
             error.add_note(f"while adding {op_name(op)} before %{at.name}")
             raise
-        if "source" in at.meta:
-            node.meta["source"] = at.meta["source"]
+        origin = at if origin is None else origin
+        if "source" in origin.meta:
+            node.meta["source"] = origin.meta["source"]
         self.touched.add(node)
         self.made.append(node)
         return node

@@ -65,7 +65,7 @@ def with_affine(producer: Node, rw: Rewriter, at: Node, scale: Tensor | None, sh
         total = total if shift is None else total + shift.double()
         name = f"{a['weight'].target}_bias" if bias is None else f"{a['bias'].target}_shifted"
         changes["bias"] = rw.constant(name, total.to(weight.dtype))
-    return rw.call(producer.target, *(a | changes).values(), at=at)
+    return rw.call(producer.target, *(a | changes).values(), at=at, origin=producer)
 
 
 def scale_weight(weight: Tensor, scale: Tensor, producer: Node) -> Tensor:

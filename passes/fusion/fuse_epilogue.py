@@ -67,7 +67,7 @@ class FuseEpilogue(Pass):
             changes["activation"] = activation
         else:
             return None
-        fused = rw.call(producer.target, *(a | changes).values(), at=user)
+        fused = rw.call(producer.target, *(a | changes).values(), at=user, origin=producer)
         rw.replace(user, fused)
         return fused
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fxpress.ops import parse_activation
+from fxpress.pass_manager import PassManager
 from fxpress.passes.fusion.fuse_epilogue import FuseEpilogue
 from fxpress.testing import check_pass, op_counts, trace
 from torch import nn
@@ -113,3 +114,10 @@ def test_only_one_activation_and_residual():
 def test_options():
     assert op_counts(fused(lambda x: (CONV(x) + x).relu(), FuseEpilogue(residual=False)))["add"] == 1
     assert op_counts(fused(lambda x: (CONV(x) + x).relu(), FuseEpilogue(activation=False)))["relu"] == 1
+
+
+def test_the_fused_layer_comes_from_where_the_layer_came_from():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    program = PassManager("normalize-conv,fuse-epilogue").run(trace(model, torch.randn(1, 3, 4, 4)))
+    (fused,) = [node for node in program.nodes if node.op == "call_function"]
+    assert fused.meta["source"].endswith("(0)")
