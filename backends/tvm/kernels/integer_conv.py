@@ -20,6 +20,8 @@ from .requantization import Requantization, Results
 from .tiled_conv import TileBody, TiledConv
 from .tiles import ConvTile, choose_conv_tile
 
+_SUMS = 16  # that are added to in a round of the innermost loop, at least
+
 
 @dataclass(frozen=True)
 class IntegerConv(TiledConv):
@@ -103,4 +105,6 @@ def integer_tile(shape: ConvShape, target: Target) -> ConvTile:
     n, h, w = (-(-stride // STEP) for stride in shape.x_strides)
     dwords = replace(shape, ic=shape.groups * group, x_strides=(n, h, w))
     tile = choose_conv_tile(dwords, target)
-    return replace(tile, lanes=integer_lanes(shape.oc // shape.groups, target))
+    # A step of many sums hides the loop around it; to write out more of them costs time to compile and gains none.
+    unroll = min(tile.unroll, -(-_SUMS // (tile.lines * tile.columns * tile.vectors)))
+    return replace(tile, lanes=integer_lanes(shape.oc // shape.groups, target), unroll=unroll)
