@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .passes.quantization.scheme import QuantConfig
     from .passes.quantization.scopes import Scope
 
+_QUANTIZED = ("fxpress.quantize", "fxpress.dynamic_linear", "fxpress.weight_only_linear")
 _log = logging.getLogger("fxpress.quantize")
 
 
@@ -82,7 +83,7 @@ def quantize(
 
 
 def _refuse_quantized(program: Program) -> None:
-    quantized = [node for node in program.graph.nodes if str(node.target).startswith("fxpress.quantize")]
+    quantized = [node for node in program.graph.nodes if str(node.target).startswith(_QUANTIZED)]
     if quantized:
         raise InvalidInput(
             f"model must not be quantised already, but %{quantized[0].name} is {quantized[0].target}; "

@@ -162,7 +162,7 @@ class Rewriter:
         return bool(getattr(node, "_erased", False))
 
     def call(self, op: Any, *args: Any, at: Node, origin: Node | None = None, **kwargs: Any) -> Node:
-        """Add a call of `op` before `at`. Its fake value is computed at once; provenance is `origin`'s, or else `at`'s."""
+        """Add a call of `op` before `at`. Its fake value is computed at once; provenance is `origin`'s or `at`'s."""
         with self.program.graph.inserting_before(at):
             name = op_name(op).split(".")[1] if isinstance(op, torch._ops.OpOverload) else None
             node = self.program.graph.create_node("call_function", op, args, kwargs, name=name)

@@ -14,6 +14,7 @@ from ...ops.requantization import HIGHEST, LOWEST, check_mode
 SMALLEST_RANGE = 1e-30
 """Values that never left +-1e-30 count as zero: the reciprocal of their scale would leave float32."""
 LARGEST_RANGE = 1e30
+UNSEEN_SCALE = 1 / 128
 
 Range = tuple[float, float]
 OBSERVERS: tuple[str, ...] = ("min-max", "moving-average", "percentile", "entropy", "mse")
@@ -39,15 +40,15 @@ class QParams:
         """The parameters with which int8 covers [low, high] and 0, which is always an integer.
 
         Asymmetric parameters use all 256 integers, symmetric ones -127..127 with zero point 0. A value that was always
-        0 (or within 1e-30 of it) gets scale 1: 0 stays exact, and what it might be later is rounded to whole numbers. A
-        value that was always c gets a scale at which c is exact. Raises InvalidInput when the range is not finite, or
+        0 (or within 1e-30 of it) gets the scale 1/128, as if it were from -1 to 1. A value that was always c gets a
+        scale at which c is exact. Raises InvalidInput when the range is not finite, or
         wider than 1e30.
         """
         if not (-LARGEST_RANGE <= low <= high <= LARGEST_RANGE):
             raise InvalidInput(f"range must be two finite numbers in order, below 1e30 in size, not {low!r}..{high!r}")
         low, high = min(low, 0.0), max(high, 0.0)
         if max(-low, high) < SMALLEST_RANGE:
-            return QParams(1.0, 0)
+            return QParams(UNSEEN_SCALE, 0)
         if symmetric:
             return QParams(_float32(max(-low, high) / HIGHEST), 0)
         scale = _float32((high - low) / (HIGHEST - LOWEST))

@@ -52,13 +52,13 @@ def test_known_parameters():
     assert QParams.of_range(-2.55, 0).zero == 127
 
 
-def test_a_constant_is_exact_and_zeros_have_scale_one():
+def test_a_constant_is_exact_and_zeros_have_a_scale():
     p = QParams.of_range(3.7, 3.7)
     assert ops.dequantize(ops.quantize(torch.tensor([3.7]), p.scale, p.zero), p.scale, p.zero).item() == pytest.approx(
         3.7
     )
-    assert QParams.of_range(0, 0) == QParams(1.0, 0)
-    assert QParams.of_range(-1e-31, 1e-31) == QParams(1.0, 0)
+    assert QParams.of_range(0, 0) == QParams(1 / 128, 0)
+    assert QParams.of_range(-1e-31, 1e-31) == QParams(1 / 128, 0)
 
 
 @pytest.mark.parametrize(("low", "high"), [(math.nan, 1), (0, math.inf), (1, 0), (0, 1e31)])
