@@ -9,6 +9,8 @@ from .views import Storage
 
 ALIGNMENT = 64
 
+_ATTEMPTS = 32
+
 
 @dataclass(frozen=True)
 class Lifetime:
@@ -23,15 +25,37 @@ def plan(lifetimes: Sequence[Lifetime]) -> int:
     """Set the offset of every storage; return the bytes the arena needs.
 
     Greedy by size: the largest storage first, each at the lowest gap that fits among those alive at the same time
-    (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+    (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020). While that needs more than
+    the peak, it is tried again with the storage that sticks out placed first.
     """
-    placed: list[Lifetime] = []
-    total = 0
-    for lifetime in sorted(lifetimes, key=lambda item: (-item.storage.bytes, item.first)):
+    order = sorted(lifetimes, key=lambda item: (-item.storage.bytes, item.first))
+    least = peak(lifetimes)
+    best: dict[Lifetime, int] = {}
+    total = -1
+    for _ in range(_ATTEMPTS):
+        offsets = _place(order)
+        ends = {item: offset + aligned(item.storage.bytes) for item, offset in offsets.items()}
+        needed = max(ends.values(), default=0)
+        if total < 0 or needed < total:
+            best, total = offsets, needed
+        if total == least:
+            break
+        outermost = max(ends, key=ends.__getitem__)
+        order.remove(outermost)
+        order.insert(0, outermost)
+    for item, offset in best.items():
+        item.storage.offset = offset
+    return total
+
+
+def _place(order: Sequence[Lifetime]) -> dict[Lifetime, int]:
+    """The offset of each storage, each put into the tightest gap that those before it leave, or beyond them."""
+    offsets: dict[Lifetime, int] = {}
+    for lifetime in order:
         size = aligned(lifetime.storage.bytes)
         neighbours = sorted(
-            (other.storage.offset, aligned(other.storage.bytes))
-            for other in placed
+            (offset, aligned(other.storage.bytes))
+            for other, offset in offsets.items()
             if other.first <= lifetime.last and lifetime.first <= other.last
         )
         best, best_gap, end = -1, -1, 0
@@ -40,10 +64,8 @@ def plan(lifetimes: Sequence[Lifetime]) -> int:
             if gap >= size and (best < 0 or gap < best_gap):
                 best, best_gap = end, gap
             end = max(end, offset + other_size)
-        lifetime.storage.offset = best if best >= 0 else end
-        placed.append(lifetime)
-        total = max(total, lifetime.storage.offset + size)
-    return total
+        offsets[lifetime] = best if best >= 0 else end
+    return offsets
 
 
 def peak(lifetimes: Sequence[Lifetime]) -> int:

@@ -26,3 +26,10 @@ def test_no_two_living_storages_overlap(spans):
 def test_memory_is_used_again():
     chain = [Lifetime(Storage("arena", "float32", 100), i, i + 1) for i in range(6)]
     assert plan(chain) == peak(chain) == 2 * aligned(400)
+
+
+def test_what_sticks_out_is_placed_first():
+    # by size alone the third lands beyond both others, where the second should be
+    spans = [(512, 5, 5), (320, 4, 5), (256, 0, 4), (448, 1, 2)]
+    lifetimes = [Lifetime(Storage("arena", "uint8", size), first, last) for size, first, last in spans]
+    assert plan(lifetimes) == peak(lifetimes) == 832
