@@ -97,10 +97,10 @@ def main(
 
 
 def quiet() -> None:
-    """No reports of the libraries on loading weights."""
+    """No reports of the libraries on loading weights, nor their warnings."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("nncf").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ A peer that cannot do a task gets an entry with `failed`, the reason.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,7 +37,7 @@ class Settings:
     texts: int = 300
     folds: int = 5
     seeds: int = 5
-    threads: int = 2
+    threads: int = 1  # of PyTorch and of every peer; more help only on a quiet machine
 
 
 Makers = dict[str, Callable[[Calibration], QuantizedPeer]]
@@ -98,30 +97,18 @@ def _similarities(embeddings: Array) -> Array:
     return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: several only get into each other's way in small models, the more so on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def after_training(make: Callable[[Calibration], QuantizedPeer], settings: Settings) -> Callable[[Trained], Run]:
     """Post-training quantisation as a way to make an 8-bit classifier of a trained one."""
 
     def quantize(case: Trained) -> Run:
         chosen = torch.randperm(len(case.images), generator=torch.Generator().manual_seed(SEED))[: settings.calibration]
         peer = make(Calibration([(image,) for image in case.images[chosen].split(1)], "rectified"))
-        peer.prepare(case.module, (case.images[:1],), {}, threads=1)
+        peer.prepare(case.module, (case.images[:1],), {}, settings.threads)
         return lambda image: peer.run((image,))[0]
 
     return quantize
 
 
-@one_thread()
 def classifier(net: str, ways: dict[str, Callable[[Trained], Run]], settings: Settings, progress: Progress) -> Entry:
     """The loss of accuracy in percentage points, of the same classifier on the same digits, over folds and seeds.
 
