@@ -136,7 +136,8 @@ class _Disturbed(Interpreter):
         nearest = steps.round()
         other = torch.where(nearest > down, down, down + 1)
         real = (torch.where(flips, other, nearest).double() * scale).float()
-        return fxpress.quantize.default(torch.where(steps.isfinite(), real, x), scale, zero)
+        rounded: torch.Tensor = fxpress.quantize.default(torch.where(steps.isfinite(), real, x), scale, zero)
+        return rounded
 
     def _near(self, value: Any) -> Any:
         """A float tensor or number with errors of up to 16 epsilons."""
