@@ -34,6 +34,7 @@ _HOME = {
     "Target": "target",
 }
 _MODULES = ("backends", "ops", "passes", "runtime", "testing")
+_ELSEWHERE = {"quantization": ".passes.quantization"}  # modules that are reached by a shorter name
 
 __all__ = ["Pass", "PassManager", "Program", "Rewriter", "Target", "capture", "compile", "quantize", "rewrite"]
 
@@ -46,8 +47,10 @@ def __getattr__(name: str) -> Any:
         return value
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name in _ELSEWHERE:
+        return importlib.import_module(_ELSEWHERE[name], __name__)
     raise AttributeError(f"module 'fxpress' has no attribute {name!r}; it has {sorted(__all__)}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_MODULES, "__version__"])
+    return sorted([*__all__, *_MODULES, *_ELSEWHERE, "__version__"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 
+from ...errors import InvalidInput
 from ...ops import fxpress
 from ...ops.requantization import HIGHEST, LOWEST
 from .straight_through import Step, replaced, rounded, slopes
@@ -108,9 +109,11 @@ class Simulation(Interpreter):
 
     def _sizes(self, sizes: list[int]) -> list[int]:
         found, wanted = self._batch
-        if found == wanted or sizes[0] < 1 or sizes[0] % wanted:
+        if found == wanted or sizes[0] < 1:
             return sizes
-        return [sizes[0] // wanted * found, *sizes[1:]]
+        if sizes[0] * found % wanted:
+            raise InvalidInput(f"the batch must be a multiple of that of the capture, {wanted}, not {found}")
+        return [sizes[0] * found // wanted, *sizes[1:]]
 
     def _quantized(self, node: Node) -> Any:
         module = self._module
@@ -123,7 +126,8 @@ class Simulation(Interpreter):
                 real[name], exact[name] = value.real, value.exact
         if node.name in module.layers:
             real |= self._real_layer(node)
-            exact |= module.layer_constants(node, now)
+            constants = module.layer_constants(node, now)
+            exact |= {name: x.to(torch.int32) if x.dtype == torch.int64 else x for name, x in constants.items()}
         with torch.no_grad():
             result = node.target(*exact.values())
         surrogate = SURROGATES[node.target](real)

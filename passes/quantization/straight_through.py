@@ -29,7 +29,7 @@ class Step(nn.Module):
     def forward(self) -> Tensor:
         """The scale, [n]."""
         if self.log_ratio is None:
-            return self.start
+            return self.start.clone()  # `observe` changes it before gradients are computed
         scale: Tensor = _Exponential.apply(self.log_ratio, self.start)  # type: ignore[no-untyped-call]
         return scale
 

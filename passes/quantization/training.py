@@ -31,6 +31,11 @@ FLOATS = ("weight", "bias")
 AGREEMENT = 0.05
 """How far two results of a batch of two may be from those of two batches of one: float rounding may move an integer."""
 
+OTHER_BATCH = (
+    "inputs must have the batch size of the capture: not every value of this Program has the batch first; "
+    "capture the model with the batch size of the training"
+)
+
 
 def trainable(program: Program, *, ranges: Ranges = "learned") -> TrainableProgram:
     """A module that computes exactly what `program`, made by `fxpress.quantize`, computes, and can be trained.
@@ -130,7 +135,7 @@ class TrainableProgram(nn.Module):
         return values
 
     def layer_constants(self, node: Node, values: dict[str, Any]) -> dict[str, Tensor]:
-        """The integers, scales and bias of a layer as they are now, by argument name."""
+        """The integers, scales and bias (int64 where it is one of integers) of a layer as they are now, by argument."""
         layer = self.layers[node.name]
         assert isinstance(layer, Layer)
         integers, scale = layer.integers(), layer.scale().detach().contiguous()
@@ -138,7 +143,7 @@ class TrainableProgram(nn.Module):
         if layer.bias is not None:
             bias = layer.bias.detach()
             if "x_scale" in values:
-                bias = integer_bias(bias, integers, scale, QParams(values["x_scale"], values["x_zero"])).to(torch.int32)
+                bias = integer_bias(bias, integers, scale, QParams(values["x_scale"], values["x_zero"]))
             constants["bias"] = bias
         return constants
 
@@ -174,20 +179,24 @@ class TrainableProgram(nn.Module):
         """Raise InvalidInput when two example inputs as one batch do not give the two results."""
         examples = self.program.example_inputs
         with torch.no_grad():
-            once = self._run(examples, (1, 1))
-            twice = self._run([torch.cat([x, x]) for x in examples], (2, 1))
-        for y, yy in zip(once, twice, strict=True):
-            wanted = torch.cat([y, y]).double()
-            if wanted.shape != yy.shape or (wanted - yy.double()).norm() > AGREEMENT * wanted.norm():
-                raise InvalidInput(
-                    "inputs must have the batch size of the capture: not every value of this Program has the batch "
-                    "first; capture the model with the batch size of the training"
-                )
+            once = Simulation(self, (1, 1)).run_flat(examples)
+            try:
+                twice = Simulation(self, (2, 1)).run_flat([torch.cat([x, x]) for x in examples])
+            except (RuntimeError, ValueError, IndexError) as error:  # what ops raise for shapes that do not fit
+                raise InvalidInput(OTHER_BATCH) from error
+        if not all(_agree(torch.cat([y, y]), yy) for y, yy in zip(once, twice, strict=True)):
+            raise InvalidInput(OTHER_BATCH)
 
     def _run(self, inputs: Sequence[Tensor], batch: tuple[int, int]) -> tuple[Tensor, ...]:
         if self.training and self.ranges == "observed":
             return Simulation(self, batch).run_and_observe(inputs)
         return Simulation(self, batch).run_flat(inputs)
+
+
+def _agree(wanted: Tensor, found: Tensor) -> bool:
+    if wanted.shape != found.shape:
+        return False
+    return bool((wanted.double() - found.double()).norm() <= AGREEMENT * wanted.double().norm())
 
 
 def _untied(program: Program) -> Program:
@@ -247,13 +256,14 @@ class WriteTrained(Pass):
     def _constants(
         self, rw: Rewriter, node: Node, values: dict[str, Any], constants: dict[str, Tensor]
     ) -> dict[str, Node]:
-        if constants.get("bias") is not None and constants["bias"].dtype == torch.int32:
-            bound = overflow_of(constants["weight"], constants["bias"].long())
+        if "bias" in constants and constants["bias"].dtype == torch.int64:
+            bound = overflow_of(constants["weight"], constants["bias"])
             if bound is not None:
                 raise InvalidInput(
                     f"sums of %{node.name} must fit 32 bits, but training made them up to {bound}; "
                     "lower the learning rate, or leave the layer in float32 with ignore="
                 )
+            constants = constants | {"bias": constants["bias"].to(torch.int32)}
         return {name: rw.constant(str(values[name].target), tensor) for name, tensor in constants.items()}
 
 
