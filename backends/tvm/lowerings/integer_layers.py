@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....ops.requantization import HIGHEST, LOWEST, multiplier_of, shift_of
+from ....ops.requantization import multiplier_of, shift_of
 from ....target import Target
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
@@ -23,6 +23,7 @@ from ..views import View
 from .convolution import conv_shape
 from .images import channels_last_input, channels_last_output, dense_channels, four_dims, restore_order
 from .linear import even_rows, rows
+from .quantized_checks import check_numbers
 
 fxpress = torch.ops.fxpress
 
@@ -153,26 +154,12 @@ def check(node: Node, target: Target) -> str | None:
             return f"its {name} must be a constant"
         if value.meta["val"].dtype != dtype:
             return f"its {name} must be {dtype}, not {value.meta['val'].dtype}"
-    return _check_integers(a) or _check_scales(node, a)
+    absent = ("residual_scale", "residual_zero") if a["residual"] is None else ()
+    numbers = {name: value for name, value in a.items() if name not in absent}
+    return check_numbers(numbers) or _check_products(node, a)
 
 
-def _check_integers(a: dict[str, Any]) -> str | None:
-    zeros = ["x_zero"]
-    if "mode" in a:
-        if not LOWEST <= a["low"] <= a["high"] <= HIGHEST:
-            return f"its low and high must be ordered and within {LOWEST}..{HIGHEST}, not {a['low']} and {a['high']}"
-        zeros += ["residual_zero", "y_zero"]
-    for name in zeros:
-        if not LOWEST <= a[name] <= HIGHEST:
-            return f"its {name} must be within {LOWEST}..{HIGHEST}, not {a[name]}"
-    return None
-
-
-def _check_scales(node: Node, a: dict[str, Any]) -> str | None:
-    residual = a["residual"] is not None
-    for name in ("x_scale", *(["y_scale"] if "mode" in a else []), *(["residual_scale"] if residual else [])):
-        if not 0 < a.get(name, 1.0) < math.inf:
-            return f"its {name} must be positive and finite, not {a[name]}"
+def _check_products(node: Node, a: dict[str, Any]) -> str | None:
     layer = _layer(node, a)
     largest = _largest_sum(layer.weight, layer.bias)
     if largest >= 2**31:

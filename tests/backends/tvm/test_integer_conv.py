@@ -163,14 +163,17 @@ def changed(name, value, **options):
         (changed("high", 4, low=5), r"its low and high must be ordered and within .* not 5 and 4"),
         (changed("x_zero", 128), r"its x_zero must be within -128\.\.127, not 128"),
         (changed("y_zero", -129), r"its y_zero must be within -128\.\.127, not -129"),
-        (changed("y_scale", math.inf), r"its y_scale must be positive and finite, not inf"),
-        (changed("residual_scale", -1.0), r"its residual_scale must be positive and finite, not -1.0"),
+        (changed("y_scale", math.inf), r"its y_scale must be at least 2\*\*-120 and finite, not inf"),
+        (changed("residual_scale", -1.0), r"its residual_scale must be at least 2\*\*-120 and finite"),
         (
             changed("bias", torch.full((4,), 2**31 - 1, dtype=torch.int32)),
             r"its sums may reach 21\d{8}, more than 32 bits",
         ),
         (changed("weight_scale", torch.zeros(4)), r"its scales must be positive, and so must be their products"),
-        (changed("y_scale", 1e-20, mode="I", residual=False), r"the results less than 2\*\*30 times the sums, not "),
+        (
+            changed("weight_scale", torch.full((4,), 1e15), mode="I"),
+            r"the results less than 2\*\*30 times the sums",
+        ),
     ],
 )
 def test_what_cannot_be_exact_is_refused(case, reason):
