@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .scheme import QuantConfig
 
 ALGORITHMS: dict[str, str] = {
+    "awq": "fxpress.passes.quantization.awq:Awq",
     "bias-correction": "fxpress.passes.quantization.bias_correction:BiasCorrection",
+    "gptq": "fxpress.passes.quantization.gptq:Gptq",
     "smooth-quant": "fxpress.passes.quantization.smooth_quant:SmoothQuant",
 }
 """Name -> where the Algorithm is defined; nothing is imported before its name is asked for."""

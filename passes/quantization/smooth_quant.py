@@ -110,7 +110,7 @@ class MigrateScales(Pass):
 def _migrate(x: Node, s: Tensor, rw: Rewriter) -> None:
     layers = layers_of(x)
     first = next(node for node in rw.program.nodes if node in layers)
-    if _is_free(x):
+    if is_free(x):
         scaled = _scaled_producer(x, 1 / s, rw)
     else:
         factor = rw.constant(f"{x.name}_smoothing", (1 / s).float())
@@ -122,7 +122,7 @@ def _migrate(x: Node, s: Tensor, rw: Rewriter) -> None:
         rw.replace(layer, call_again(layer, rw, x=scaled, weight=constant))
 
 
-def _is_free(x: Node) -> bool:
+def is_free(x: Node) -> bool:
     """Whether no multiplication is needed to scale x."""
     return set(x.users) == set(layers_of(x)) and _takes_factor(x)
 
@@ -174,17 +174,17 @@ class SmoothQuant(Algorithm):
         nodes = {node.name: node for node in program.nodes if node.op == "call_function" and layers_of(node)}
         if not nodes:
             return program
-        seen = _observe(program, list(nodes), calibration)
+        seen = observe(program, list(nodes), calibration)
         scales: dict[str, Tensor] = {}
         for name, (low, high, rows) in seen.items():
             weights = [program.constant(arguments(layer)["weight"]) for layer in layers_of(nodes[name])]
             s, after, before = best_migration(rows, torch.cat(weights), low, high, config)
-            if after < before and (_is_free(nodes[name]) or (before > GOOD_ENOUGH and after < WORTH * before)):
+            if after < before and (is_free(nodes[name]) or (before > GOOD_ENOUGH and after < WORTH * before)):
                 scales[name] = s
         return PassManager([MigrateScales(scales)]).run(program)
 
 
-def _observe(
+def observe(
     program: Program, names: Sequence[str], calibration: Calibration
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """The extremes of each channel of values, and some of their rows."""

@@ -14,12 +14,13 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from ...ops.activation import activate
+from ...ops.requantization import HIGHEST, LOWEST
 from ...program import Program
 from .integer_ops import activation_of, values_of
 from .plan import LayerPlan, Plan
 from .quantize_ops import row_scales
-from .scheme import HIGHEST, LOWEST, QParams
-from .weights import quantize_weight
+from .scheme import QParams
+from .weights import overflow_of, quantize_weight
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ Results = list[tuple[Any, ...]]
 def walk(
     plan: Plan, items: Iterable[Sequence[Tensor]], improve: Improve = lambda sight: sight.layer
 ) -> tuple[Results, Results]:
-    """Visit the plan's layers in order, each with what the integer layers before it give; keep what `improve` returns.
+    """Visit the plan's layers in order, each with what the integer layers before it give; keep what `improve` returns,
+    except where 32-bit sums could overflow.
 
     Returns the results in float32 and as quantised. Values of all items are in memory from the node that makes them to
     the last that reads them.
@@ -69,7 +71,8 @@ def walk(
 
 def sample(items: Iterable[Sequence[Tensor]], count: int) -> list[Sequence[Tensor]]:
     """`count` of the items (or all, if there are fewer), each as likely as the others, the same in every run."""
-    chance, kept = random.Random(0), []
+    chance = random.Random(0)
+    kept: list[Sequence[Tensor]] = []
     for number, item in enumerate(items):
         if len(kept) < count:
             kept.append(item)
@@ -177,7 +180,10 @@ class _Walk:
         weight = self._program.constant(values["weight"])
         wanted = layer_sums(node, self._exact[values["x"]], weight, bias)
         sight = LayerSight(node, layer, self._exact[values["x"]], rounded, wanted)
-        better = self._plan.layers[node.name] = self._improve(sight)
+        better = self._improve(sight)
+        if overflow_of(better.integers, better.integer_bias) is not None:
+            better = layer
+        self._plan.layers[node.name] = better
         if better.integers is layer.integers and better.weight_scale is layer.weight_scale:
             dim = channel_dim_of(node)
             shift = (better.bias - layer.bias).reshape(-1, *[1] * (0 if dim == -1 else wanted[0].dim() - 2))

@@ -70,8 +70,14 @@ def store_weight(
     whole = integers.reshape(n, -1)[:, :k]
     if bits == 8:
         return whole.to(torch.int8), scale, zero
-    halves = torch.nn.functional.pad(whole, (0, k % 2)).to(torch.uint8).reshape(n, -1, 2)
-    return halves[:, :, 0] | halves[:, :, 1] << 4, scale, zero
+    return pack_halves(whole), scale, zero
+
+
+def pack_halves(integers: Tensor) -> Tensor:
+    """Integers 0..15 [n, k] as uint8 [n, ceil(k / 2)], two a byte, the first in the low half."""
+    n, k = integers.shape
+    halves = torch.nn.functional.pad(integers, (0, k % 2)).to(torch.uint8).reshape(n, -1, 2)
+    return halves[:, :, 0] | halves[:, :, 1] << 4
 
 
 def overflow_of(integers: Tensor, bias: Tensor) -> int | None:
