@@ -112,3 +112,18 @@ def test_floats_equal_the_reference(residual, isa, lanes):
     found = run(how, Numbers(factor), sums, lanes, isa, added if residual else None)
     y = sums.to(torch.float32) * factor.float()
     assert torch.equal(found, torch.relu(y + added if residual else y))
+
+
+@pytest.mark.parametrize(("isa", "lanes"), [("avx512", 16), ("avx2", 8)])
+@pytest.mark.parametrize(("factor", "extra"), [(0.1, 1.0), (1.0, 0.1)])
+def test_products_are_rounded_before_they_are_added(factor, extra, isa, lanes):
+    """25 * float32(0.1) - 2 is 0.5, which rounds to 0; if the product were not rounded it would be more."""
+    generator = torch.Generator().manual_seed(4)
+    fives = 5 * torch.randint(-25, 26, (3000, lanes), generator=generator)
+    others = torch.randint(-60, 60, fives.shape, generator=generator)
+    sums, added = (fives, others) if factor == 0.1 else (others, fives)
+    numbers = Numbers(torch.tensor([factor], dtype=torch.float64), 0, residual_factor=extra)
+    how = Requantization.choose("F", numbers, 2**20)
+    found = run(how, numbers, sums.to(torch.int32), lanes, isa, added.to(torch.int8))
+    terms = [(sums.to(torch.int32), numbers.factor), (added.to(torch.int32), torch.tensor(extra, dtype=torch.float64))]
+    assert torch.equal(found, requantize(terms, 0, -128, 127, "F"))
