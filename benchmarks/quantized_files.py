@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,26 +47,26 @@ class Calibration:
         return digest.hexdigest()
 
 
-def quantized(files: Sequence[Path], quantize: Callable[[Path], list[Path]]) -> list[Path]:
-    """All that `quantize` makes of the files that it can quantise. Raises RuntimeError when those are none."""
+def quantized(attempts: Mapping[str, Callable[[], Path]]) -> list[Path]:
+    """The files of all attempts that succeed. Raises RuntimeError when none does, with the reason of each, by name."""
     found, failures = [], []
-    for file in files:
+    for name, attempt in attempts.items():
         try:
-            found += quantize(file)
+            found.append(attempt())
         except FAILURES as error:
-            failures.append(f"{''.join(file.suffixes)}: {type(error).__name__}: {str(error).strip()[:200]}")
+            failures.append(f"{name}: {type(error).__name__}: {str(error).strip()[:200]}")
     if not found:
-        raise RuntimeError("no ONNX file of the model can be quantised: " + "; ".join(failures))
+        raise RuntimeError("the model cannot be quantised. " + "; ".join(failures))
     return found
 
 
-def openvino_files(onnx: Path, calibration: Calibration) -> list[Path]:
+def openvino_file(onnx: Path, calibration: Calibration) -> Path:
     """The model quantised by NNCF as its documentation recommends for the kind, in OpenVINO's own format."""
     path = _path(onnx, calibration, ".xml", "nncf", "openvino")
     if not path.exists():
         with _unfinished(path) as made:
             _nncf(onnx, calibration, made / path.name)
-    return [path]
+    return path
 
 
 def _nncf(onnx: Path, calibration: Calibration, path: Path) -> None:
@@ -85,16 +85,13 @@ def _nncf(onnx: Path, calibration: Calibration, path: Path) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def onnx_runtime_files(onnx: Path, calibration: Calibration, ways: Sequence[str]) -> list[Path]:
-    """The model quantised by ONNX Runtime in each of these ways: "static", "dynamic"."""
-    paths = []
-    for way in ways:
-        path = _path(onnx, calibration, f".{way}.onnx", "onnxruntime")
-        paths.append(path)
-        if not path.exists():
-            with _unfinished(path) as made, onnx_runtime_errors():
-                _WAYS[way](onnx, calibration, made / path.name)
-    return paths
+def onnx_runtime_file(onnx: Path, calibration: Calibration, way: str) -> Path:
+    """The model quantised by ONNX Runtime; `way` is "static" or "dynamic"."""
+    path = _path(onnx, calibration, f".{way}.onnx", "onnxruntime")
+    if not path.exists():
+        with _unfinished(path) as made, onnx_runtime_errors():
+            _WAYS[way](onnx, calibration, made / path.name)
+    return path
 
 
 def _static(onnx: Path, calibration: Calibration, path: Path) -> None:
@@ -117,12 +114,19 @@ def _static(onnx: Path, calibration: Calibration, path: Path) -> None:
 
 def _dynamic(onnx: Path, calibration: Calibration, path: Path) -> None:
     """Activations quantised as they come, after the fusions of the transformer optimiser."""
+    from onnx import TensorProto
     from onnxruntime import quantization
     from onnxruntime.transformers import optimizer
 
     prepared = path.with_suffix(".prepared")
     optimizer.optimize_model(str(onnx), model_type="bert", opt_level=0).save_model_to_file(str(prepared))
-    quantization.quantize_dynamic(prepared, path, weight_type=quantization.QuantType.QInt8, per_channel=True)
+    quantization.quantize_dynamic(
+        prepared,
+        path,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},  # of what its own fused ops return
+    )
 
 
 _WAYS = {"static": _static, "dynamic": _dynamic}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from judge import Array, arrays
 from onnx_files import EXPORTERS, onnx_files
 from peers import OURS, Args, Fxpress, Kwargs, OnnxRuntime, OpenVino, Peer, aligned, missing
-from quantized_files import Calibration, onnx_runtime_files, openvino_files, quantized
+from quantized_files import Calibration, onnx_runtime_file, openvino_file, quantized
 from results import FLOAT
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -101,7 +102,7 @@ class OpenVinoInt8(OpenVino):
 
     def _files(self, module: nn.Module, args: Args, kwargs: Kwargs) -> list[Path]:
         files = onnx_files(module, args, kwargs, self.exporters)
-        return quantized(files, lambda file: openvino_files(file, self.calibration))
+        return quantized({file.name: partial(openvino_file, file, self.calibration) for file in files})
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
@@ -113,8 +114,10 @@ class OnnxRuntimeInt8(OnnxRuntime):
         self.ways = ("static", "dynamic") if thorough and recommended == "dynamic" else (recommended,)
 
     def _files(self, module: nn.Module, args: Args, kwargs: Kwargs) -> list[Path]:
-        files = onnx_files(module, args, kwargs, self.exporters)
-        return quantized(files, lambda file: onnx_runtime_files(file, self.calibration, self.ways))
+        pairs = [(file, way) for file in onnx_files(module, args, kwargs, self.exporters) for way in self.ways]
+        return quantized(
+            {f"{file.name} {way}": partial(onnx_runtime_file, file, self.calibration, way) for file, way in pairs}
+        )
 
 
 def _exporters(thorough: bool) -> tuple[str, ...]:
