@@ -4,7 +4,7 @@ several taps of a kernel row."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import ClassVar
@@ -32,7 +32,7 @@ class IntegerDepthwise(Kernel):
 
     Operands: x, weight as `pack` returns it, bias and factor as `spread` returns them, and what else `results` names.
     A register tile has `lines` rows of `columns` pixels by one vector of channels. A task is `rows` rows of pixels, a
-    multiple of `lines`, by `vectors` vectors of channels.
+    multiple of `lines`, by `vectors` vectors of channels; `order` says whether "rows" or "channels" vary slower in it.
     """
 
     name: ClassVar[str] = "integer-depthwise-conv"
@@ -45,6 +45,7 @@ class IntegerDepthwise(Kernel):
     columns: int
     rows: int
     vectors: int
+    order: str
     parallel: bool
 
     def __post_init__(self) -> None:
@@ -57,9 +58,11 @@ class IntegerDepthwise(Kernel):
         channels = Channels.cut(shape.oc, QUAD * target.vector.lanes)
         lines, columns = _register_tile(shape, target)
         parallel = target.cores > 1 and shape.flops >= _LEAST_PARALLEL_FLOPS
-        rows = -(-shape.height // (4 * target.cores * lines)) * lines
-        vectors = channels.vectors
-        if parallel and shape.batch * -(-shape.height // rows) % target.cores:
+        order, rows, vectors = "rows", -(-shape.height // (4 * target.cores * lines)) * lines, channels.vectors
+        if 8 * shape.taps * shape.oc > target.l1:  # weights are read again and again: one vector's stay in the cache
+            order, rows = "channels", -(-shape.height // lines) * lines
+            vectors = -(-vectors // (4 * target.cores))
+        elif parallel and shape.batch * -(-shape.height // rows) % target.cores:
             vectors = -(-vectors // target.cores)
         if results.channels > 1:
             results = replace(results, channels=channels.places)
@@ -72,6 +75,7 @@ class IntegerDepthwise(Kernel):
             columns=columns,
             rows=rows,
             vectors=vectors,
+            order=order,
             parallel=parallel,
         )
 
@@ -90,7 +94,7 @@ class IntegerDepthwise(Kernel):
 
     def describe(self) -> str:
         tile = f"{self.lines}x{self.columns}x{self.channels.width}"
-        return f"{self.name} tile={tile} rows={self.rows} vectors={self.vectors}"
+        return f"{self.name} tile={tile} order={self.order} rows={self.rows} vectors={self.vectors}"
 
     # how constants are laid out
 
@@ -148,32 +152,40 @@ class IntegerDepthwise(Kernel):
             n = B.bind(task // (row_blocks * parts))
             rows = B.bind(task // parts % row_blocks)
             first = B.bind(task % parts * self.vectors)
-            with B.serial(self.rows // self.lines) as i:
-                self._rows(operands, n, B.bind(rows * self.rows + i * self.lines), first)
 
-    def _rows(self, operands: Sequence[Access], n: Expr, row: Expr, first: Expr) -> None:
-        """The rows of pixels of one register tile; the last is moved back into the image, none begins beyond it."""
-        height = self.shape.height
-        if height % self.rows == 0:
-            self._vectors(operands, n, row, first)
-            return
-        with B.If(row < height), B.Then():
-            self._vectors(operands, n, B.bind(B.min(row, height - self.lines)), first)
+            def tiles(row: Expr, vector: Vector) -> None:
+                self._row(operands, n, row, vector)
 
-    def _vectors(self, operands: Sequence[Access], n: Expr, row: Expr, first: Expr) -> None:
-        """A row of register tiles for the vectors of channels from `first` on."""
+            if self.order == "rows":
+                self._rows(rows, lambda row: self._vectors(first, lambda vector: tiles(row, vector)))
+            else:
+                self._vectors(first, lambda vector: self._rows(rows, lambda row: tiles(row, vector)))
+
+    def _rows(self, block: Expr, body: Callable[[Expr], None]) -> None:
+        """Run `body` on the first row of each register tile; the last is moved back, none begins beyond the image."""
+        height, lines = self.shape.height, self.lines
+        with B.serial(self.rows // lines) as i:
+            row = B.bind(block * self.rows + i * lines)
+            if height % self.rows == 0:
+                body(row)
+                return
+            with B.If(row < height), B.Then():
+                body(row if height % lines == 0 else B.bind(B.min(row, height - lines)))
+
+    def _vectors(self, first: Expr, body: Callable[[Vector], None]) -> None:
+        """Run `body` on the vectors of channels of a task, from `first` on."""
         channels = self.channels
         with B.serial(self.vectors) as i:
             number = B.bind(first + i)
             if not channels.last and channels.full % self.vectors == 0:
-                self._row(operands, n, row, channels.vector(number))
+                body(channels.vector(number))
                 return
             if channels.full:
                 with B.If(number < channels.full), B.Then():
-                    self._row(operands, n, row, channels.vector(number))
+                    body(channels.vector(number))
             if channels.last:
                 with B.If(number == channels.full), B.Then():
-                    self._row(operands, n, row, channels.last_vector())
+                    body(channels.last_vector())
 
     def _row(self, operands: Sequence[Access], n: Expr, row: Expr, vector: Vector) -> None:
         """A row of register tiles for one vector of channels; the last is moved back into the image."""

@@ -15,8 +15,7 @@ from tvm.tirx.script import builder as B
 from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .channel_vectors import Channels, Vector
-from .gemm import part as cut
-from .gemm import tasks, tiles
+from .gemm import tasks
 from .integer import DotProduct, reinterpret
 from .interleave import BLOCK, QUAD, quads, unpack
 from .loops import run, serial
@@ -83,7 +82,7 @@ class IntegerMatMul(Kernel):
         tile_rows = -(-m // -(-m // most))
         matrices = math.prod(batch)
         wanted = 1 if matrices % target.cores == 0 or matrices >= 4 * target.cores else target.cores
-        rows = -(-(-(-m // tile_rows)) // wanted) * tile_rows
+        rows = min(m, -(-(-(-m // tile_rows)) // wanted) * tile_rows)
         return cls(
             batch=batch,
             m=m,
@@ -131,7 +130,8 @@ class IntegerMatMul(Kernel):
         parts = -(-self.m // self.rows)
         with tasks(math.prod(self.batch) * parts, self.flops() // 4) as task:
             part, matrix = B.bind(task % parts), B.bind(task // parts)
-            first = B.bind(part * self.rows)
+            # the last rows of a matrix, or of a task, are moved back over their neighbours where they are too few
+            first = B.bind(B.min(part * self.rows, self.m - self.rows))
             a, b, zeros, *rest = operands
             a = a.shifted(batch_offset(self.batch, self.a.batch, matrix) + first * self.a.row)
             b = b.shifted(batch_offset(self.batch, self.b.batch, matrix))
@@ -142,27 +142,23 @@ class IntegerMatMul(Kernel):
                 scratch(max(self.columns.width, self.columns.last), "int32"),
                 scratch(self.rows, "int32") if self.b_zero else None,
             )
-            cut(part, self.m, self.rows, lambda rows: self._rows(a, b, zeros, rest, y_at, room, rows))
+            self._rows(a, b, zeros, rest, y_at, room)
 
-    def _rows(
-        self, a: Access, b: Access, zeros: Access, rest: Sequence[Access], y_at: Expr, room: _Scratch, rows: int
-    ) -> None:
-        """The products of some rows of a with all of b."""
+    def _rows(self, a: Access, b: Access, zeros: Access, rest: Sequence[Access], y_at: Expr, room: _Scratch) -> None:
+        """The products of a task's rows of a with all of b."""
         pitch = self.a.row
         if room.a is not None:
-            self._copy(a, room.a, rows)
+            self._copy(a, room.a)
             a, pitch = room.a, self._steps * QUAD
         if room.row_sums is not None:
-            self._sum_rows(a, pitch, zeros, room.row_sums, rows)
+            self._sum_rows(a, pitch, zeros, room.row_sums)
 
         def panel(vector: Vector) -> None:
             self._pack(b.shifted(vector.channel * self.b.column), room.b, vector)
             self._sum_columns(room.b, room.starts, zeros, vector)
-
-            def tile(row: Expr, count: int) -> None:
-                self._tile(a.shifted(row * pitch), pitch, rest, y_at, room, row, count, vector)
-
-            tiles(rows, self.tile_rows, tile)
+            with B.serial(-(-self.rows // self.tile_rows)) as tile:
+                row = B.bind(B.min(tile * self.tile_rows, self.rows - self.tile_rows))
+                self._tile(a.shifted(row * pitch), pitch, rest, y_at, room, row, vector)
 
         if self.columns.full:
             with B.serial(self.columns.full) as number:
@@ -178,10 +174,10 @@ class IntegerMatMul(Kernel):
         y_at: Expr,
         room: _Scratch,
         row: Expr,
-        count: int,
         vector: Vector,
     ) -> None:
-        """`count` rows of y for one vector of columns."""
+        """A tile of rows of y for one vector of columns."""
+        count = self.tile_rows
         dot = DotProduct(vector.lanes, self.extension)
         sums = Registers(count * QUAD, vector.lanes, "int32")
         starts = [B.bind(room.starts.load(B.int32(v * vector.lanes), vector.lanes)) for v in range(QUAD)]
@@ -197,10 +193,10 @@ class IntegerMatMul(Kernel):
         places = [(B.bind(y_at + (row + i) * self.y.row + vector.channel), B.int32(0)) for i in range(count)]
         Results(self.results, vector.lanes, rest).store_unpacked(sums, B.int32(0), vector.count, places)
 
-    def _copy(self, a: Access, copied: Access, rows: int) -> None:
+    def _copy(self, a: Access, copied: Access) -> None:
         """Rows of a one after another, zeros behind each up to a whole step."""
         pitch = self._steps * QUAD
-        with B.serial(rows) as row:
+        with B.serial(self.rows) as row:
             for i in range(self.k, pitch):
                 copied.store(row * pitch + i, tirx.const(0, "uint8"))
 
@@ -210,9 +206,9 @@ class IntegerMatMul(Kernel):
 
             run(self.k, _COPIED, move)
 
-    def _sum_rows(self, a: Access, pitch: int, zeros: Access, row_sums: Access, rows: int) -> None:
+    def _sum_rows(self, a: Access, pitch: int, zeros: Access, row_sums: Access) -> None:
         """What b's zero point adds to each row."""
-        with B.serial(rows) as row:
+        with B.serial(self.rows) as row:
             total = Registers(1, 1, "int32")
             total[0] = B.int32(0)
 

@@ -63,14 +63,6 @@ def embedding(node: Node, cx: Lowering) -> None:
     cx.call(kernel, weight, scale, indices, out)
 
 
-def check_embedding(node: Node, target: Target) -> str | None:
-    reason = check_quantized(weight=torch.int8, scale=torch.float32)(node, target)
-    ids = node.args[2].meta["val"].dtype
-    if reason is None and ids not in (torch.int32, torch.int64):
-        return f"its indices must be int32 or int64, not {ids}"
-    return reason
-
-
 def max_pool(node: Node, cx: Lowering) -> None:
     """The border of -128 is 0 where the integers are biased, and so is never the largest."""
     a = arguments(node)
@@ -127,7 +119,7 @@ def _pool(node: Node, cx: Lowering, op: str, sizes: Any, average: Average | None
 RULES: dict[Any, OpRule] = {
     fxpress.lookup.default: OpRule(lookup, check_lookup),
     fxpress.requantize.default: OpRule(requantize, check_quantized(x=torch.int8)),
-    fxpress.quantized_embedding.default: OpRule(embedding, check_embedding),
+    fxpress.quantized_embedding.default: OpRule(embedding, check_quantized(weight=torch.int8, scale=torch.float32)),
     fxpress.quantized_matmul.default: OpRule(matmul, check_matmul),
     fxpress.quantized_matmul_float.default: OpRule(matmul, check_matmul),
     fxpress.quantized_max_pool.default: OpRule(max_pool, check_quantized(x=torch.int8)),

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....ops.requantization import HIGHEST, LOWEST, MODES
+from ....ops.requantization import HIGHEST, LOWEST
 from ....target import Target
 from ..lowering import Check
 
@@ -32,14 +32,12 @@ def check_quantized(**dtypes: torch.dtype) -> Check:
 
 
 def check_numbers(a: dict[str, Any]) -> str | None:
-    """Why the scales, zero points, limits or mode among an op's arguments cannot be computed with, or None."""
+    """Why the scales, zero points or limits among an op's arguments cannot be computed with, or None."""
     for name, value in a.items():
         if "zero" in name and not LOWEST <= value <= HIGHEST:
             return f"its {name} must be within {LOWEST}..{HIGHEST}, not {value}"
         if isinstance(value, float) and "scale" in name and not _LEAST_SCALE <= value < math.inf:
             return f"its {name} must be at least 2**-120 and finite, not {value}"
-    if a.get("mode", "F") not in MODES:
-        return f"its mode must be one of {MODES}, not {a['mode']!r}"
     if "low" in a and not LOWEST <= a["low"] <= a["high"] <= HIGHEST:
         return f"its low and high must be ordered and within {LOWEST}..{HIGHEST}, not {a['low']} and {a['high']}"
     for name in ("x_scale", "a_scale", "b_scale"):

@@ -6,7 +6,7 @@ from fxpress.backends.tvm.kernels.conv_shape import ConvShape
 from fxpress.backends.tvm.kernels.integer_depthwise import IntegerDepthwise
 from fxpress.backends.tvm.kernels.requantization import Requantization
 from fxpress.target import Target
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_cases import TARGETS, VALUES, conv_case
 from single_op import check_all, check_equal
@@ -67,6 +67,7 @@ def cases(draw):
 
 
 @given(case=cases(), target=st.sampled_from(TARGETS))
+@settings(max_examples=6)
 def test_property(case, target):
     check_equal(*case, target)
 
