@@ -265,7 +265,7 @@ class IntegerMatMul(Kernel):
             hold(b.load(B.int32(i * self.b.row), width, count=None if count == width else count)) for i in range(rows)
         ]
         loaded += [constant(128, "uint8", width)] * (QUAD - rows)
-        low, high = (unpack(*loaded[i : i + 2], element="uint8") for i in (0, 2))
+        low, high = (unpack(loaded[i], loaded[i + 1], "uint8") for i in (0, 2))
         for v, value in enumerate(quads(low, high)):
             self._store_signed(packed, step * (QUAD * width) + v * width, value, vector.lanes)
 
