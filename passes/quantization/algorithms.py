@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ALGORITHMS: dict[str, str] = {
     "awq": "fxpress.passes.quantization.awq:Awq",
     "bias-correction": "fxpress.passes.quantization.bias_correction:BiasCorrection",
+    "equalize": "fxpress.passes.quantization.equalize:EqualizeRanges",
     "gptq": "fxpress.passes.quantization.gptq:Gptq",
     "smooth-quant": "fxpress.passes.quantization.smooth_quant:SmoothQuant",
 }
