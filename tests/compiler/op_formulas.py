@@ -159,3 +159,17 @@ FORMULAS = {
     "adaptive_avg_pool": adaptive(torch.mean), "adaptive_max_pool": adaptive(torch.amax), "resize": resize,
     "attention": attention, "group_norm": group_norm,
 }  # fmt: skip
+
+
+def narrow(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`formula` in float64 of operands whose last argument is the dtype of the result."""
+
+    def computed(*arguments):
+        *operands, dtype = arguments
+        wide = [a.double() if isinstance(a, Tensor) else a for a in operands]
+        return formula(*wide).to(dtype)
+
+    return computed
+
+
+LOW_PRECISION_FORMULAS = {"narrow_linear": narrow(linear), "narrow_conv": narrow(conv)}

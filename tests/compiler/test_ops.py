@@ -11,7 +11,7 @@ import torch
 from fxpress.errors import InvalidInput
 from fxpress.ops import fxpress
 from op_cases import Case, check_fake, every, made
-from op_formulas import FORMULAS
+from op_formulas import FORMULAS, LOW_PRECISION_FORMULAS
 from quantized_formulas import QUANTIZED_FORMULAS
 from torch import Tensor
 
@@ -96,7 +96,7 @@ def test_every_op_has_a_formula() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("fxpress::")
     }
-    assert names == set(FORMULAS) | set(QUANTIZED_FORMULAS)
+    assert names == set(FORMULAS) | set(LOW_PRECISION_FORMULAS) | set(QUANTIZED_FORMULAS)
 
 
 def test_every_formula_has_a_case() -> None:

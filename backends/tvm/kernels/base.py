@@ -61,6 +61,9 @@ class Access:
     def store(self, index: Expr, value: Expr, lanes: int = 1, stride: int = 1, count: Expr | None = None) -> None:
         """Store `value`, a vector of `lanes` elements, `stride` apart; with `count` (stride 1 only) its first ones."""
         where = self._base + index
+        if isinstance(count, int) and count == 1:  # for a single lane of 16 bits LLVM's masked store may write 32
+            B.buffer_store(self._buffer, tirx.Shuffle([value], [tirx.const(0, "int32")]), [where])
+            return
         if count is not None:
             B.evaluate(B.masked_store(self._buffer, value, B.ramp(where, 1, lanes), _first(count, lanes)))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fxpress
@@ -14,28 +14,39 @@ from fxpress.numerics import FLOAT32_EPSILON, relative_error
 from fxpress.program import Program
 from fxpress.rewriter import Rewriter
 from fxpress.testing import trace
+from hypothesis import settings
 from hypothesis import strategies as st
-from single_op import INPUTS, single_op
+from single_op import INPUTS, program_of, single_op
 from torch import Tensor
 
 TARGETS = ["cpu", "cpu{isa=avx512}", "cpu{isa=avx2}"]
+FEW = settings(max_examples=2)  # of many cases, compiled together
 SIZES = st.sampled_from([1, 2, 3, 7, 8, 16, 17, 31, 33, 48, 64, 97])
+
+
+def run_all(op: Any, cases: Sequence[dict[str, Any]], target: str = "cpu") -> list[Tensor]:
+    """What the op gives with each of these arguments, compiled together."""
+    program = program_of([(op, arguments) for arguments in cases])
+    artifact = fxpress.compile(program, pipeline="", target=target, self_test=False)
+    inputs = [value for a in cases for name, value in a.items() if name in INPUTS and value is not None]
+    return [array(result) for result in artifact.run_flat(*inputs)]
 
 
 def run(op: Any, arguments: dict[str, Any], target: str = "cpu") -> Tensor:
     """What the compiled op gives."""
-    artifact = fxpress.compile(single_op(op, arguments), pipeline="", target=target, self_test=False)
-    inputs = [value for name, value in arguments.items() if name in INPUTS and value is not None]
-    return torch.from_dlpack(artifact(*inputs))
+    return run_all(op, [arguments], target)[0]
 
 
-def check_close(op: Any, arguments: dict[str, Any], target: str = "cpu") -> None:
+def check_close(op: Any, cases: Sequence[dict[str, Any]], target: str = "cpu") -> None:
     """The error of the compiled op is that of a float32 kernel."""
-    wide = {
-        name: value.double() if isinstance(value, Tensor) and value.dtype == torch.float32 else value
-        for name, value in arguments.items()
-    }
-    assert_close(run(op, arguments, target), op(**arguments), op(**wide))
+    for arguments, found in zip(cases, run_all(op, cases, target), strict=True):
+        wide = {
+            name: value.double() if isinstance(value, Tensor) and value.dtype == torch.float32 else value
+            for name, value in arguments.items()
+        }
+        if "dtype" in wide:
+            wide["dtype"] = torch.float64
+        assert_close(found, op(**arguments), op(**wide))
 
 
 def assert_close(found: Tensor, baseline: Tensor, exact: Tensor) -> None:
@@ -45,19 +56,16 @@ def assert_close(found: Tensor, baseline: Tensor, exact: Tensor) -> None:
     assert relative_error(found, exact) <= bound, (relative_error(found, exact), bound)
 
 
-def model(x: Tensor, build: Callable[[Rewriter, Any, Any], Any]) -> Program:
-    """The Program whose result `build(rewriter, call, x)` makes; call(op, *arguments) makes a node or a constant."""
-    program = trace(lambda x: x, x)
+def model(inputs: Sequence[Tensor], build: Callable[..., list[Any]]) -> Program:
+    """The Program whose results `build(rewriter, call, *inputs)` makes; call(op, *arguments) takes tensors too."""
+    program = trace(lambda *inputs: list(inputs), *inputs)
     rw = Rewriter(program)
 
     def call(op: Any, *arguments: Any) -> Any:
-        nodes = [
-            rw.constant(f"c{len(program.nodes)}_{i}", a) if isinstance(a, Tensor) else a
-            for i, a in enumerate(arguments)
-        ]
+        nodes = [rw.constant("constant", a) if isinstance(a, Tensor) else a for a in arguments]
         return rw.call(op, *nodes, at=program.output_node)
 
-    rw.output(build(rw, call, program.placeholders[0]))
+    rw.output(*build(rw, call, *program.placeholders))
     rw.finish()
     return program
 

@@ -217,6 +217,20 @@ def test_half_precision_rounds_after_each_operation(target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
+def test_bfloat16_rounds_half_to_even(target: Target) -> None:
+    upper = torch.arange(-(2**15), 2**15, dtype=torch.int32) << 16
+    lower = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32)
+    x = (upper.reshape(-1, 1) | lower).reshape(-1).view(torch.float32)
+    program = [Instruction("input", (), "float32", (0,)), Instruction("cast", (0,), "bfloat16")]
+    program.append(Instruction("cast", (1,), "float32"))
+    out, stream = torch.zeros_like(x), Stream("float32", (1,))
+    run(pointwise_kernel(x.shape, [stream], [stream], program, [2], target), target, [x], [out])
+    expected = x.bfloat16().float()
+    assert torch.equal(out.isnan(), expected.isnan())
+    assert torch.equal(out.nan_to_num(0.5), expected.nan_to_num(0.5))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
 def test_causal_mask_from_indices(target: Target) -> None:
     scores = torch.randn(3, 37, 41)
     program = [
