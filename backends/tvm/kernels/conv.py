@@ -36,7 +36,7 @@ class DirectConv(TiledConv):
 class DirectBody(TileBody):
     """Long sums are made of sums of about `CHUNK` products."""
 
-    def __init__(self, kernel: DirectConv, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> None:
+    def __init__(self, kernel: TiledConv, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> None:
         x, weight, self.bias, *residual, y = operands
         super().__init__(kernel, x, weight, n, group, panel)
         self.residual = residual[0] if residual else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -131,7 +131,7 @@ def _check_dynamic(node: Node, target: Target) -> str | None:
     return not_constant(a, wanted) or _not_float32(a) or no_elements(node, a)
 
 
-def not_constant(a: dict[str, Any], wanted: dict[str, torch.dtype | None]) -> str | None:
+def not_constant(a: dict[str, Any], wanted: Mapping[str, torch.dtype | None]) -> str | None:
     """Why one of these arguments is no constant of that dtype (any, where it is None); None when all are."""
     for name, dtype in wanted.items():
         value = a[name]
