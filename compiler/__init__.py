@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import compile as compile
     from .capturing import capture as capture
+    from .interchange.onnx_export import export_onnx as export_onnx
     from .pass_manager import PassManager as PassManager
     from .program import Program as Program
     from .quantizing import quantize as quantize
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOME = {
     "compile": "api",
     "capture": "capturing",
+    "export_onnx": "interchange.onnx_export",
     "PassManager": "pass_manager",
     "Program": "program",
     "quantize": "quantizing",
@@ -36,7 +38,18 @@ _HOME = {
 _MODULES = ("backends", "ops", "passes", "runtime", "testing")
 _ELSEWHERE = {"quantization": ".passes.quantization"}  # modules that are reached by a shorter name
 
-__all__ = ["Pass", "PassManager", "Program", "Rewriter", "Target", "capture", "compile", "quantize", "rewrite"]
+__all__ = [
+    "Pass",
+    "PassManager",
+    "Program",
+    "Rewriter",
+    "Target",
+    "capture",
+    "compile",
+    "export_onnx",
+    "quantize",
+    "rewrite",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,6 +67,7 @@ class Simulation(Interpreter):
 
     def __init__(self, module: TrainableProgram, batch: tuple[int, int]) -> None:
         super().__init__(module.program.graph_module)
+        self.extra_traceback = False  # an error's own words say enough
         self._module = module
         self._batch = batch
         self._seen: list[tuple[Step, Tensor]] = []

@@ -1,0 +1,1 @@
+"""Programs for other tools: ONNX files."""
