@@ -55,12 +55,12 @@ def quantize(
     quantised already, Unsupported for a config or target without integer kernels, and what capturing raises.
     """
     from .passes.quantization.calibration import Calibration
+    from .passes.quantization.narrow_floats import NarrowFloats, left_wide
     from .passes.quantization.planning import make_plan
     from .passes.quantization.quantize_ops import QuantizeOps
-    from .passes.quantization.scheme import check_available, config_of
+    from .passes.quantization.scheme import config_of
 
     chosen, where = config_of(config), Target.parse(target)
-    check_available(chosen)
     with TerminalProgress() if progress is None else contextlib.nullcontext(progress) as stage:
         stage("capture")
         program = as_program(model, args, kwargs)
@@ -68,6 +68,10 @@ def quantize(
         instruments = [ReportProgress(stage)]
         # layers of attention stay apart: query, key and value have scales of their own
         fused = PassManager("default{merge=false}", verify=verify, target=where, instruments=instruments).run(program)
+        cleanup: tuple[Pass | str, ...] = ("merge-duplicates", "drop-dead-code")
+        if chosen.float_dtype != "float32":
+            narrow = NarrowFloats(chosen.float_dtype, left_wide(fused, _listed(ignore), _listed(only)))
+            return PassManager([narrow, *cleanup], verify=verify, target=where, instruments=instruments).run(fused)
         if calibration is None:
             if chosen.is_static:
                 _log.warning("no calibration data: ranges are those of generated inputs, which costs accuracy")
@@ -78,8 +82,9 @@ def quantize(
             fused, chosen, data, where,
             ignore=_listed(ignore), only=_listed(only), cache=None if cache is None else Path(cache),
         )  # fmt: skip
-        passes: list[Pass | str] = [QuantizeOps(plan), "merge-duplicates", "drop-dead-code"]
-        return PassManager(passes, verify=verify, target=where, instruments=instruments).run(plan.program)
+        return PassManager([QuantizeOps(plan), *cleanup], verify=verify, target=where, instruments=instruments).run(
+            plan.program
+        )
 
 
 def _refuse_quantized(program: Program) -> None:

@@ -37,6 +37,7 @@ PASSES: dict[str, str] = {
     "merge-duplicates": "fxpress.passes.canonicalize.merge_duplicates:MergeDuplicates",
     "merge-qkv": "fxpress.passes.fusion.merge_linears:merge_qkv",
     "multiply-by-minus-one": "fxpress.passes.canonicalize.simplify_arithmetic:multiply_by_minus_one",
+    "narrow-floats": "fxpress.passes.quantization.narrow_floats:NarrowFloats",
     "normalize-attention": "fxpress.passes.canonicalize.normalize_attention:normalize_attention",
     "normalize-clamp": "fxpress.passes.canonicalize.simplify_arithmetic:normalize_clamp",
     "normalize-conv": "fxpress.passes.canonicalize.normalize_conv:normalize_conv",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InvalidInput, Unsupported
+from ...errors import InvalidInput
 from ...ops.requantization import HIGHEST, LOWEST, check_mode
 
 SMALLEST_RANGE = 1e-30
@@ -130,13 +130,15 @@ class QuantConfig:
 
 
 PRESETS: dict[str, QuantConfig] = {
-    "int8": QuantConfig(),
-    "int8-hardware": QuantConfig(mode="I"),
-    "int8-gemmini": QuantConfig(symmetric=True, per_channel=False),
-    "int8-accurate": QuantConfig(observer="mse", weight_range="mse"),
+    "int8": QuantConfig(algorithms=("smooth-quant", "bias-correction")),
+    "int8-hardware": QuantConfig(mode="I", algorithms=("smooth-quant", "bias-correction")),
+    "int8-gemmini": QuantConfig(
+        symmetric=True, per_channel=False, algorithms=("equalize", "smooth-quant", "bias-correction")
+    ),
+    "int8-accurate": QuantConfig(weight_range="mse", algorithms=("smooth-quant", "gptq")),
     "int8-dynamic": QuantConfig(dynamic=True),
     "int8-weights": QuantConfig(activation_bits=None),
-    "int4-weights": QuantConfig(activation_bits=None, weight_bits=4),
+    "int4-weights": QuantConfig(activation_bits=None, weight_bits=4, algorithms=("awq", "gptq")),
     "bf16": QuantConfig(float_dtype="bfloat16", embeddings=False),
 }
 
@@ -150,14 +152,6 @@ def config_of(config: str | QuantConfig, **changes: Any) -> QuantConfig:
     else:
         raise InvalidInput(f"config must be a QuantConfig or one of {sorted(PRESETS)}, not {config!r}")
     return replace(chosen, **changes)
-
-
-def check_available(config: QuantConfig) -> None:
-    """Raise Unsupported for a config that nothing implements yet."""
-    if config.float_dtype != "float32":
-        raise Unsupported(
-            f"config with float_dtype={config.float_dtype} has no kernels yet; choose 'int8', or stay in float32"
-        )
 
 
 def _float32(value: float) -> float:

@@ -8,7 +8,7 @@ import re
 import fxpress
 import pytest
 import torch
-from fxpress.errors import InvalidInput, Unsupported
+from fxpress.errors import InvalidInput
 from fxpress.passes.quantization.scheme import QuantConfig
 from fxpress.testing import op_counts
 from torch import nn
@@ -78,7 +78,6 @@ def test_weights_that_are_not_finite(part):
     ("options", "error", "message"),
     [
         ({"config": "int7"}, InvalidInput, "config must be a QuantConfig or one of ["),
-        ({"config": "bf16"}, Unsupported, "config with float_dtype=bfloat16 has no kernels yet"),
         ({"config": QuantConfig(algorithms=("magic",))}, InvalidInput, "algorithm must be one of ["),
         ({"calibration": []}, InvalidInput, "calibration must yield at least one item, not none"),
         (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fxpress.errors import InvalidInput, Unsupported
+from fxpress.errors import InvalidInput
 from fxpress.ops import expand_weight
 from fxpress.ops import fxpress as ops
 from fxpress.passes.quantization.scheme import (
@@ -17,7 +17,6 @@ from fxpress.passes.quantization.scheme import (
     PRESETS,
     QParams,
     QuantConfig,
-    check_available,
     config_of,
 )
 from fxpress.passes.quantization.weights import (
@@ -107,8 +106,6 @@ def test_presets():
     ]  # fmt: skip
     with pytest.raises(InvalidInput, match=r"^config must be a QuantConfig or one of \['bf16', .*, not 'int3'$"):
         config_of("int3")
-    with pytest.raises(Unsupported, match=r"^config with float_dtype=float16 has no kernels yet; choose 'int8', "):
-        check_available(QuantConfig(float_dtype="float16"))
 
 
 X = QParams(0.05, -3)
