@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...ops import fxpress
 from .algorithms import Algorithm
+from .bias_correction import correct_bias, has_padding
 from .calibration import Calibration
-from .layer_rows import matrix_of, moments, second_moment
+from .layer_rows import input_moment, matrix_of, second_moment
 from .plan import LayerPlan, Plan, StoredPlan
 from .walking import LayerSight, sample, walk
 from .weights import LARGEST, pack_halves
@@ -75,21 +75,13 @@ def round_error(weight: Tensor, moment: Tensor, integers: Tensor, scale: Tensor,
 
 
 def reconstruct(sight: LayerSight) -> LayerPlan:
-    """The layer with integers whose errors cancel on its rounded inputs, and a bias that takes up the mean of the rest.
-
-    The bias of a linear layer over sequences stays: their padding would count as much as what is looked at.
-    """
-    layer, seen = sight.layer, moments(sight)
-    weight, scale = matrix_of(sight.node, layer.weight), layer.weight_scale
-    over_sequence = sight.node.target is fxpress.linear.default and sight.wanted[0].dim() > 2
-    moment = seen.xx / seen.count if over_sequence else seen.covariance
-    scale = scale.double().reshape(len(weight), -1, 1)
+    """The layer with integers whose errors cancel on its rounded inputs, and a bias that takes up their mean."""
+    layer, weight = sight.layer, matrix_of(sight.node, sight.layer.weight)
+    moment = input_moment(sight, centred=not has_padding(sight))
+    scale = layer.weight_scale.reshape(len(weight), -1, 1)
     integers = round_columns(weight, moment, scale, torch.zeros(1), -LARGEST, LARGEST)
-    bias = layer.bias
-    if not over_sequence:
-        found = ((integers * scale) @ seen.x.unsqueeze(2)).squeeze(2)
-        bias = ((seen.y - found) / seen.count).reshape(-1).float()
-    return replace(layer, integers=integers.reshape(layer.weight.shape).to(torch.int8), bias=bias)
+    better = replace(layer, integers=integers.reshape(layer.weight.shape).to(torch.int8))
+    return correct_bias(replace(sight, layer=better))
 
 
 def restore(stored: StoredPlan, moment: Tensor) -> StoredPlan:

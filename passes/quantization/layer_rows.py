@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch.fx import Node
 
 from ...ops.library import channels_first, pad
 from .integer_ops import values_of
-from .walking import LayerSight, channel_dim_of
+from .walking import LayerSight
 
 ROWS = 16384
 """The most rows that statistics are made of."""
@@ -39,45 +37,18 @@ def matrix_of(node: Node, weight: Tensor) -> Tensor:
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Sums over `count` rows, float64: x [g, k], y [g, n] and x.T x [g, k, k]."""
-
-    count: int
-    x: Tensor
-    y: Tensor
-    xx: Tensor
-
-    @property
-    def covariance(self) -> Tensor:
-        """The mean of (x - mean).T (x - mean)."""
-        return self.xx / self.count - self.x.unsqueeze(2) * self.x.unsqueeze(1) / self.count**2
-
-
-def moments(sight: LayerSight, most: int = ROWS) -> Moments:
-    """Moments of a layer's rounded inputs and of what the float32 model makes there, from at most `most` rows."""
+def input_moment(sight: LayerSight, *, centred: bool) -> Tensor:
+    """The mean of x.T x [groups, k, k] over some rows of a layer's rounded inputs, less their mean if `centred`."""
     chance = torch.Generator().manual_seed(0)
-    share = max(1, most // len(sight.rounded))
-    total: list[Tensor] | None = None
-    count = 0
-    for x, y in zip(sight.rounded, sight.wanted, strict=True):
-        rows, results = rows_of(sight.node, x), _results(sight.node, y)
-        if rows.shape[1] > share:
-            chosen = torch.randperm(rows.shape[1], generator=chance)[:share]
-            rows, results = rows[:, chosen], results[:, chosen]
-        count += rows.shape[1]
-        parts = [rows.sum(1), results.sum(1), rows.mT @ rows]
-        wide = [part.double() for part in parts]
-        total = wide if total is None else [a + b for a, b in zip(total, wide, strict=True)]
-    assert total is not None
-    return Moments(count, *total)
-
-
-def _results(node: Node, y: Tensor) -> Tensor:
-    """A layer's result as [groups, r, n]."""
-    groups = values_of(node).get("groups", 1)
-    rows = y.movedim(channel_dim_of(node), -1)
-    return rows.reshape(-1, groups, rows.shape[-1] // groups).movedim(1, 0)
+    share = max(1, ROWS // len(sight.rounded))
+    chosen = []
+    for x in sight.rounded:
+        rows = rows_of(sight.node, x)
+        chosen.append(rows[:, torch.randperm(rows.shape[1], generator=chance)[:share]])
+    whole = torch.cat(chosen, 1)
+    if centred:
+        whole = whole - whole.mean(1, keepdim=True)
+    return (whole.mT @ whole).double() / whole.shape[1]
 
 
 def second_moment(x: Tensor) -> Tensor:

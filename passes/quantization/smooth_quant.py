@@ -33,6 +33,8 @@ NORMS = (aten.layer_norm.default, aten.rms_norm.default)
 ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 ROWS = 512
 ROWS_AN_ITEM = 16
+FEWEST_ROWS = 64
+"""Fewer rows do not tell how far a channel reaches."""
 GOOD_ENOUGH = 1e-4
 """Where quantising makes less than that part of the squared results wrong, an x that needs a multiplication stays."""
 WORTH = 0.5
@@ -187,25 +189,22 @@ class SmoothQuant(Algorithm):
 def observe(
     program: Program, names: Sequence[str], calibration: Calibration
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """The extremes of each channel of values, and some of their rows."""
+    """The extremes of each channel of values, and some of their rows; nothing of values with few rows."""
     chance = torch.Generator().manual_seed(0)
     lows: dict[str, Tensor] = {}
     highs: dict[str, Tensor] = {}
     rows: dict[str, list[Tensor]] = {name: [] for name in names}
-    count = 0
+    count = dict.fromkeys(names, 0)
     for item in calibration.replay(program, names, "smoothing"):
-        count += 1
         for name, (_, value) in item.items():
             flat = value.flatten(0, -2)
+            count[name] += len(flat)
             low, high = flat.amin(0), flat.amax(0)
             lows[name] = torch.minimum(lows[name], low) if name in lows else low
             highs[name] = torch.maximum(highs[name], high) if name in highs else high
             rows[name].append(flat[torch.randint(len(flat), (ROWS_AN_ITEM,), generator=chance)])
+    chosen = {name: torch.cat(rows[name]) for name in names if count[name] >= FEWEST_ROWS}
     return {
-        name: (
-            lows[name].double(),
-            highs[name].double(),
-            torch.cat(rows[name])[:: max(1, count * ROWS_AN_ITEM // ROWS)],
-        )
-        for name in names
+        name: (lows[name].double(), highs[name].double(), some[:: -(-len(some) // ROWS)])
+        for name, some in chosen.items()
     }

@@ -30,7 +30,7 @@ def test_inputs_of_zeros_have_no_scales():
 
 
 def prepared(module):
-    items = [(torch.randn(2, 6, 32) * SPREAD,) for _ in range(4)]
+    items = [(torch.randn(2, 12, 32) * SPREAD,) for _ in range(4)]
     program = PassManager("default").run(trace(module, *items[0]))
     return program, Awq().prepare(program, CONFIG, Calibration(items, program)), items[0]
 

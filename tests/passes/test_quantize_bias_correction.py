@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fxpress.pass_manager import PassManager
-from fxpress.passes.quantization.bias_correction import correct_bias, mean_error
+from fxpress.passes.quantization.bias_correction import certain_part, correct_bias, mean_error
 from fxpress.passes.quantization.calibration import Calibration
 from fxpress.passes.quantization.planning import make_plan
 from fxpress.passes.quantization.scheme import QuantConfig
@@ -33,22 +33,35 @@ def squared_error(plan, items):
     return float(sum((e - r).square().sum() for (e,), (r,) in zip(exact, rounded, strict=True)))
 
 
-def test_mean_error_is_exact_for_each_channel():
+def test_mean_error_is_that_of_each_item_and_channel():
     wanted = [torch.randn(2, 5, 3), torch.randn(2, 7, 3)]
     found = [torch.randn_like(x) for x in wanted]
-    rows = torch.cat([(w - f).flatten(0, 1) for w, f in zip(wanted, found, strict=True)])
-    torch.testing.assert_close(mean_error(wanted, found, -1), rows.double().mean(0))
+    expected = torch.stack([(w - f).double().mean((0, 1)) for w, f in zip(wanted, found, strict=True)])
+    torch.testing.assert_close(mean_error(wanted, found, -1), expected)
     moved = [x.movedim(-1, 1) for x in wanted], [x.movedim(-1, 1) for x in found]
-    torch.testing.assert_close(mean_error(*moved, 1), rows.double().mean(0))
+    torch.testing.assert_close(mean_error(*moved, 1), expected)
 
 
-def test_layers_have_no_mean_error_left():
+def test_what_items_disagree_on_is_chance():
+    same, noise = torch.full((8, 1), 0.5), torch.tensor([1.0, -1, 1, -1, 1, -1, 1, -0.9]).unsqueeze(1)
+    assert certain_part(torch.cat((same, noise), 1)).tolist() == [0.5, 0.0]
+    assert certain_part(torch.ones(1, 3)).tolist() == [0.0] * 3
+    mixed = certain_part(torch.tensor([[0.5], [1.5], [0.5], [1.5]]))
+    assert float(mixed) == pytest.approx(1 - 1 / 12)
+
+
+def test_layers_have_little_mean_error_left():
     plan, items = planned(convolutions(), (1, 3, 12, 12))
+    means = {"before": [], "after": []}
+
+    def look(sight, when):
+        means[when].append(float(mean_error(sight.wanted, sight.sums, -1).mean(0).square().sum()))
+        return sight.layer
+
+    walk(plan, items, lambda sight: look(sight, "before"))
     walk(plan, items, correct_bias)
-    left = []
-    walk(plan, items, lambda sight: left.append(mean_error(sight.wanted, sight.sums, -1)) or sight.layer)
-    assert len(left) == 3
-    assert max(float(error.abs().max()) for error in left) < 1e-4
+    walk(plan, items, lambda sight: look(sight, "after"))
+    assert all(after < before / 10 for before, after in zip(*means.values(), strict=True))
 
 
 def test_is_closer_than_rounding_alone():

@@ -12,6 +12,7 @@ import torch
 from fxpress.errors import InvalidInput
 from fxpress.ops import expand_weight
 from fxpress.ops import fxpress as ops
+from fxpress.passes.quantization.algorithms import find_algorithms
 from fxpress.passes.quantization.scheme import (
     OBSERVERS,
     PRESETS,
@@ -100,7 +101,9 @@ def test_configs_that_are_none(changes, message):
 
 
 def test_presets():
-    assert config_of("int8-gemmini", observer="mse") == QuantConfig(symmetric=True, per_channel=False, observer="mse")
+    gemmini = config_of("int8-gemmini", algorithms=(), observer="mse")
+    assert gemmini == QuantConfig(symmetric=True, per_channel=False, observer="mse")
+    assert all(find_algorithms(config.algorithms) is not None for config in PRESETS.values())
     assert [name for name, config in PRESETS.items() if config.is_static] == [
         "int8", "int8-hardware", "int8-gemmini", "int8-accurate",
     ]  # fmt: skip

@@ -130,6 +130,13 @@ def test_even_channels_are_not_multiplied():
     assert op_counts(after) == op_counts(even)
 
 
+def test_few_rows_tell_too_little():
+    program = fused(Block(norm(), residual=True))
+    few = [(torch.randn(2, 8, 16),) for _ in range(3)]
+    after = SmoothQuant().prepare(program, CONFIG, Calibration(few, program))
+    assert op_counts(after) == op_counts(program)
+
+
 def test_computed_weights_stay():
     program = fused(lambda_module(lambda x: F.linear(x, x[0])))
     assert smoothed(program) is program
