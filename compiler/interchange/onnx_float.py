@@ -242,7 +242,8 @@ def _expand(g: Graph, node: Node, a: Values) -> None:
 
 
 def _cat(g: Graph, node: Node, a: Values) -> None:
-    g.set(node, g.op("Concat", *map(g.name, a["tensors"]), axis=a["dim"]))
+    tensors = [x for x in a["tensors"] if x.meta["val"].numel()]  # aten ignores empty ones of whatever rank
+    g.set(node, g.op("Concat", *map(g.name, tensors or a["tensors"]), axis=a["dim"]))
 
 
 def _split(g: Graph, node: Node, a: Values) -> None:

@@ -93,7 +93,7 @@ def test_integer_layer_is_within_one_step(name, tmp_path):
     assert len(expected.unique()) > 4
 
 
-NUMBERS = torch.tensor([0, 2, 1])
+NUMBERS, NOTHING = torch.tensor([0, 2, 1]), torch.empty(0)
 ROWS, PACKED = torch.randn(3, 6), torch.randint(0, 256, (5, 3), dtype=torch.uint8)
 GROUPS, ZEROS = torch.rand(5, 3) * 0.1 + 0.01, torch.randint(0, 16, (5, 3), dtype=torch.uint8)
 FLOAT_LAYERS = {
@@ -119,6 +119,7 @@ FLOAT_LAYERS = {
     "codebook": (lambda x: x + ops.codebook(PACKED, torch.arange(256).float()), torch.randn(5, 3)),
     "splits": (lambda x: torch.cat([*x.split([2, 4], 1), x[:, 1:3], x.unbind(1)[0][:, None]], 1), ROWS),
     "moves": (lambda x: F.pad(x.expand(2, 3, 6)[1].T.unsqueeze(0), (1, 2, 0, 1), value=2.0), ROWS),
+    "nothing before something": (lambda x: torch.cat([NOTHING, x], -1), ROWS),
     "arithmetic": (lambda x: torch.where(x > 0, 0 - x * 2, x.exp() / 3).clamp(-1, 0.5), ROWS),
     "sums and norms": (lambda x: x / x.norm(dim=1, keepdim=True) + x.sum(0), ROWS),
     "comparisons": (lambda i: torch.where(i != 2, 1.0, 0.0) + torch.where(i == 4, 2.0, 0.0) + ROWS[i].sum(1), NUMBERS),
