@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from torch.fx import Node
 
+from ..errors import Unsupported
+from ..kernel_times import KernelUse, TimingCode
 from ..program import Program
 from ..progress import Progress
 from ..target import Target
@@ -43,6 +46,14 @@ class Lowered(ABC):
 
         `reference` is the Program as captured: the artifact's self-test expects what it computes.
         """
+
+    def kernel_uses(self) -> list[KernelUse]:
+        """The kernel calls of a run, in order. Raises Unsupported unless a subclass knows them."""
+        raise Unsupported(f"{type(self).__name__} must know its kernels to be timed, but has none; use another backend")
+
+    def timing_code(self, keys: Sequence[str]) -> TimingCode:
+        """Code that calls kernels of these keys, all from `kernel_uses`, one by one."""
+        raise Unsupported(f"{type(self).__name__} must have kernels to be timed, but has none; use another backend")
 
 
 class Backend(ABC):

@@ -93,7 +93,8 @@ class PassManager:
                 instrument.failed(p, text, error)
             raise
         after = program.text() if rw.log else text
-        record = PassRecord(str(p), tuple(rw.log), tuple(rw.skipped), time.perf_counter() - start, after)
+        seconds = time.perf_counter() - start
+        record = PassRecord(str(p), tuple(rw.log), tuple(rw.skipped), seconds, after, tuple(rw.decisions))
         program.history.append(record)
         program.facts.update(p.establishes)
         for instrument in self.instruments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ from .runtime.structure import Structure
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass did: its name with options, the rewrites it made, how long it took, and the text after it."""
+    """What one pass did: its name with options, the rewrites it made, how long it took, and the text after it.
+
+    `decisions` are rows of a table for reports, plain data as `report.decisions` writes it.
+    """
 
     name: str
     rewrites: tuple[str, ...]
     skipped: tuple[str, ...]
     seconds: float
     text: str
+    decisions: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def changed(self) -> bool:

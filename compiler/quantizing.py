@@ -20,6 +20,8 @@ from .rewriter import Pass
 from .target import Target
 
 if TYPE_CHECKING:
+    from .passes.quantization.budget import Budget
+    from .passes.quantization.deciding import Profitable
     from .passes.quantization.scheme import QuantConfig
     from .passes.quantization.scopes import Scope
 
@@ -38,6 +40,9 @@ def quantize(
     target: str | Target = "cpu",
     ignore: Scope | Sequence[Scope] = (),
     only: Scope | Sequence[Scope] = (),
+    pin: Mapping[Scope, str] | None = None,
+    profitable: Profitable = "off",
+    budget: Budget | None = None,
     cache: str | Path | None = None,
     verify: Verify = "each",
     progress: Progress | None = None,
@@ -48,15 +53,22 @@ def quantize(
     them) or a QuantConfig. `calibration` yields inputs as the model will see them, a tuple (positional arguments), a
     dict (keyword arguments) or a tensor an item; `calibration_items` takes only that many of them. Without it the
     ranges come from generated inputs, which costs accuracy and is logged and recorded. `ignore` keeps in float32 what
-    it names, `only` quantises no other layers: names, ops, paths of modules, compiled regular expressions. `cache` is a
-    folder where ranges are kept under a hash of model, data and observer.
+    it names, `only` quantises no other layers: names, ops, paths of modules, compiled regular expressions.
 
-    Raises InvalidInput for bad data, a scope that matches nothing, weights that are not finite and a model that is
-    quantised already, Unsupported for a config or target without integer kernels, and what capturing raises.
+    `profitable="measure"` times every kernel on this machine, in a process of its own, and leaves in float32 what
+    integers do not make faster, conversions included; "predict" asks a simple model instead, as "measure" does for the
+    target of another machine; "off" keeps all. `budget`, a `fxpress.quantization.Budget`, limits what may be lost in
+    quality, or spent in time or size, and lets a solver give each layer its width. `pin` maps scopes to "int8" or
+    "float32", which then stands. `fxpress explain` shows each decision with its numbers. `cache` is a folder where
+    ranges, times and sensitivities are kept under hashes of what they depend on.
+
+    Raises InvalidInput for bad data, a scope that matches nothing, weights that are not finite, a budget out of reach
+    and a model that is quantised already, Unsupported for a config or target without integer kernels, and what
+    capturing raises.
     """
     from .passes.quantization.calibration import Calibration
+    from .passes.quantization.deciding import decide
     from .passes.quantization.narrow_floats import NarrowFloats, left_wide
-    from .passes.quantization.planning import make_plan
     from .passes.quantization.quantize_ops import QuantizeOps
     from .passes.quantization.scheme import config_of
 
@@ -78,9 +90,10 @@ def quantize(
             data = Calibration.generate(fused, progress=stage)
         else:
             data = Calibration(calibration, fused, count=calibration_items, progress=stage)
-        plan = make_plan(
+        plan = decide(
             fused, chosen, data, where,
-            ignore=_listed(ignore), only=_listed(only), cache=None if cache is None else Path(cache),
+            ignore=_listed(ignore), only=_listed(only), pin=pin, profitable=profitable, budget=budget,
+            cache=None if cache is None else Path(cache), progress=stage,
         )  # fmt: skip
         return PassManager([QuantizeOps(plan), *cleanup], verify=verify, target=where, instruments=instruments).run(
             plan.program

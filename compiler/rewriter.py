@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
@@ -143,6 +143,7 @@ class Rewriter:
     target: Any = None  # the Target code is generated for, when there is one
     log: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    decisions: list[Mapping[str, Any]] = field(default_factory=list)  # rows of a table for reports
     touched: set[Node] = field(default_factory=set)
     made: list[Node] = field(default_factory=list)
 

@@ -112,7 +112,14 @@ def _decode_program(document: dict[str, Any], tensors: dict[str, torch.Tensor]) 
         Structure.from_json(document["outputs"]),
         [tensors[f"example.{i}"] for i in range(signature.leaf_count)],
         [
-            PassRecord(**{**r, "rewrites": tuple(r["rewrites"]), "skipped": tuple(r["skipped"])})
+            PassRecord(
+                r["name"],
+                tuple(r["rewrites"]),
+                tuple(r["skipped"]),
+                r["seconds"],
+                r["text"],
+                tuple(r.get("decisions", ())),
+            )
             for r in document["history"]
         ],
         map(_text, document["facts"]),

@@ -14,11 +14,13 @@ from torch.fx import Node
 
 from ... import __version__
 from ...artifact import constant_offsets, write_artifact
+from ...kernel_times import KernelUse, TimingCode
 from ...printer import op_name, print_type
 from ...program import Program
 from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
+from ...runtime.tensor_file import numpy_dtype
 from ...target import EXTENSIONS, Target
 from ..base import Lowered
 from .borders import keep_borders, merged
@@ -117,6 +119,16 @@ class TvmLowered(Lowered):
             )
         return "\n".join(lines) + "\n"
 
+    def kernel_uses(self) -> list[KernelUse]:
+        from .timing import kernel_uses
+
+        return kernel_uses(self.kernel_calls)
+
+    def timing_code(self, keys: Sequence[str]) -> TimingCode:
+        from .timing import timing_code
+
+        return timing_code(self.kernel_calls, keys, self.lowering.target)
+
     def layers(self) -> list[dict[str, Any]]:
         """For each call what reports show: node, op, source line, kernel, type, layout, work."""
         return [_layer(call) for call in self.kernel_calls]
@@ -165,7 +177,10 @@ class TvmLowered(Lowered):
             samples,
             report={
                 "passes": [
-                    {"name": r.name, "seconds": r.seconds, "rewrites": list(r.rewrites), "skipped": list(r.skipped)}
+                    {
+                        "name": r.name, "seconds": r.seconds, "rewrites": list(r.rewrites),
+                        "skipped": list(r.skipped), "decisions": list(r.decisions),
+                    }
                     for r in program.history
                 ],
                 "arena_bytes": self.arena_bytes,
@@ -267,15 +282,29 @@ def _samples(reference: Program, specs: Sequence[TensorSpec]) -> tuple[Samples, 
     """
     from ...numerics import FLOAT32_EPSILON, compare_outputs, disturbed_errors, has_rounding, run_float64
 
-    chosen = choose_inputs(specs, [x.numpy() for x in reference.example_inputs])
-    inputs = [torch.from_numpy(np.ascontiguousarray(x)) for x in make_inputs(chosen, specs)]
+    chosen = choose_inputs(specs, [_to_array(x) for x in reference.example_inputs])
+    inputs = [_to_tensor(x) for x in make_inputs(chosen, specs)]
     baseline, exact = reference.run_flat(*inputs), run_float64(reference, inputs)
     tolerances = [2 * bound + FLOAT32_EPSILON for bound in compare_outputs(baseline, baseline, exact).bounds]
     if has_rounding(reference):
         disturbed = disturbed_errors(reference, inputs, exact)
         tolerances = [max(limit, 2 * error) for limit, error in zip(tolerances, disturbed, strict=True)]
-    expected = [x.to(y.dtype).contiguous().numpy() for x, y in zip(exact, baseline, strict=True)]
+    expected = [_to_array(x.to(y.dtype)) for x, y in zip(exact, baseline, strict=True)]
     return Samples.of(chosen, expected), tolerances
+
+
+def _to_array(x: torch.Tensor) -> Any:
+    """A dense numpy array; bfloat16, which torch does not hand over, by its bits."""
+    x = x.contiguous()
+    return x.numpy() if x.dtype != torch.bfloat16 else x.view(torch.uint16).numpy().view(numpy_dtype("bfloat16"))
+
+
+def _to_tensor(x: Any) -> torch.Tensor:
+    """The tensor of a numpy array, bfloat16 included."""
+    x = np.ascontiguousarray(x)
+    if str(x.dtype) != "bfloat16":
+        return torch.from_numpy(x)
+    return torch.from_numpy(x.view(np.uint16)).view(torch.bfloat16)
 
 
 def _input_names(lowering: Lowering) -> list[str]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import InvalidInput
+from ..report.decisions import Decisions
 from ..report.explanation import Explanation, explain
 from ..report.probe import HOW
 from ..report.quantities import bytes_text, percent_text, rate_text, time_text
@@ -28,6 +29,9 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
     for line in explanation.fallbacks:
         out.print(f"fallback: {line}", style="yellow")
     out.print("", _passes(explanation), sep="\n")
+    if explanation.decisions.layers:
+        out.print("\nwhat quantisation decided", style="bold")
+        out.print(_decisions(explanation.decisions))
 
 
 def write_page(path: Path, page: Path, threads: int | None, seconds: float) -> None:
@@ -110,6 +114,15 @@ def _print_copies(out: Console, e: Explanation) -> None:
     for group in e.groups(lambda layer: layer.note if layer.is_copy else ""):
         if group.name:
             out.print(f"  {len(group.layers)} x {group.name}, {time_text(group.seconds)}")
+
+
+def _decisions(decisions: Decisions) -> Table:
+    first, second, *numbers, last = decisions.columns
+    table = _table(first, second, *(f">{name}" for name in numbers), last)
+    table.columns[-1].no_wrap = False
+    for layer in decisions.layers:
+        table.add_row(*layer.row())
+    return table
 
 
 def _passes(e: Explanation) -> Table:

@@ -10,11 +10,13 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..runtime import Artifact
+from .decisions import Decisions
 from .probe import Peaks, measure_peaks
 from .timing import Timing, measure
 
 _FEWEST_RUNS = 3
 _MOST_RUNS = 1000
+NONE_MADE = Decisions(())
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class PassOutcome:
     seconds: float
     rewrites: tuple[str, ...]
     skipped: tuple[tuple[str, int], ...]
+    decisions: Decisions = NONE_MADE
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,11 @@ class Explanation:
     def fallbacks(self) -> list[str]:
         """What runs in PyTorch; its time counts towards the layer that follows."""
         return list(self.artifact.manifest.get("fallbacks", []))
+
+    @property
+    def decisions(self) -> Decisions:
+        """How wide each layer's numbers are and why, where the model was quantised."""
+        return Decisions(tuple(layer for outcome in self.passes for layer in outcome.decisions.layers))
 
     def share_of_peak(self, flops_per_second: float) -> float:
         """A rate relative to the machine's."""
@@ -182,4 +190,5 @@ def _outcome(record: dict[str, Any]) -> PassOutcome:
         float(record.get("seconds", 0.0)),
         tuple(map(str, record.get("rewrites", []))),
         tuple(skipped.most_common()),
+        Decisions.from_json(record.get("decisions", [])),
     )

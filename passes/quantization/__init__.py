@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .budget import Budget as Budget
     from .scheme import PRESETS as PRESETS
     from .scheme import QParams as QParams
     from .scheme import QuantConfig as QuantConfig
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .training import trainable as trainable
 
 _HOME = {
+    "Budget": "budget",
     "PRESETS": "scheme",
     "QParams": "scheme",
     "QuantConfig": "scheme",
@@ -20,7 +22,7 @@ _HOME = {
     "trainable": "training",
 }
 
-__all__ = ["PRESETS", "QParams", "QuantConfig", "TrainableProgram", "trainable"]
+__all__ = ["PRESETS", "Budget", "QParams", "QuantConfig", "TrainableProgram", "trainable"]
 
 
 def __getattr__(name: str) -> Any:

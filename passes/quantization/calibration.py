@@ -55,6 +55,7 @@ class Calibration:
         self._count = count
         self._progress = progress or (lambda stage: None)
         self._kept: list[Sequence[Tensor]] | None = None
+        self._ranges: dict[tuple[Program, str, bool], tuple[dict[str, Range], dict[str, Range]]] = {}
         self.generated = generated
 
     @staticmethod
@@ -142,8 +143,21 @@ class Calibration:
         """The ranges of the named nodes' results, and of what the layers `inner` compute before their activation.
 
         With `cache`, a folder, ranges are stored there under a hash of the program, its constants, the data and the
-        observer, and read back when all of them are the same. Raises InvalidInput where a value is not finite.
+        observer, and read back when all of them are the same. What was observed before is not observed again. Raises
+        InvalidInput where a value is not finite.
         """
+        known = self._ranges.setdefault((program, observer, symmetric), ({}, {}))
+        missing = [name for name in values if name not in known[0]], [name for name in inner if name not in known[1]]
+        if any(missing) or not known[0]:
+            new = self._observe(program, *missing, observer, symmetric, cache)
+            for seen, found in zip(known, new, strict=True):
+                seen |= found
+        return {name: known[0][name] for name in values}, {name: known[1][name] for name in inner}
+
+    def _observe(
+        self, program: Program, values: Collection[str], inner: Collection[str], observer: str, symmetric: bool,
+        cache: Path | None,
+    ) -> tuple[dict[str, Range], dict[str, Range]]:  # fmt: skip
         path = None
         if cache is not None:
             key = self._key(program, values, inner, observer, symmetric)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ...report.decisions import Decisions
 from .scheme import QParams, QuantConfig
 from .weights import integer_bias, quantize_weight, store_weight, weight_scales
 
@@ -91,7 +92,8 @@ class Plan:
     exists as int8 somewhere, be it the result of an integer node or a float32 value that is quantised for its users;
     `inner[name]` those of a layer's result before its activation, where that becomes a table. `layers` are the
     integer layers, `stored` the linear layers of which only the weight is integer, `tables` the embeddings with int8
-    rows. `left` says why a node that could have become integer stays float32, `notes` what else a report should say.
+    rows. `left` says why a node that could have become integer stays float32, `notes` what else a report should say,
+    `decisions` on which numbers each layer's width was decided.
     """
 
     program: Program
@@ -105,6 +107,7 @@ class Plan:
     tables: set[str] = field(default_factory=set)
     left: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    decisions: Decisions = field(default_factory=lambda: Decisions(()))
 
     def node(self, name: str) -> Node:
         """The node of that name."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,22 @@ FLAT_STEP = 0.25
 """An end of a range is cut off where the activation after it moves by less than that part of its result's scale."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of a node that could compute with integers: "float32", or a linear layer's "int8-weights"; why."""
+
+    width: str
+    reason: str
+
+
+class Decider:
+    """Who has a say in which nodes become integer. Asked again and again until it agrees; see `make_plan`."""
+
+    def choose(self, plan: Plan) -> Mapping[str, Choice] | None:
+        """All its choices by node name, on seeing the plan that its last ones led to; None when that may stay."""
+        raise NotImplementedError
+
+
 def make_plan(
     program: Program,
     config: QuantConfig,
@@ -37,35 +54,71 @@ def make_plan(
     ignore: Sequence[Scope] = (),
     only: Sequence[Scope] = (),
     cache: Path | None = None,
+    early: Decider | None = None,
+    late: Decider | None = None,
 ) -> Plan:
     """Decide everything about quantising `program`, which the pipeline "default" has fused.
 
     Runs the config's algorithms, the calibration data once, and leaves a layer in float32 where 32-bit sums could
-    overflow. Raises InvalidInput for weights that are not finite, and what Calibration and the scopes raise.
+    overflow. `early` has its say before algorithms refine weights, `late` after that. Raises InvalidInput for weights
+    that are not finite, and what Calibration, the scopes and the deciders raise.
     """
     algorithms = find_algorithms(config.algorithms)
     for algorithm in algorithms:
         program = algorithm.prepare(program, config, calibration)
-    if not config.is_static:
-        plan = _plan_weights(program, config, calibration, place(program, target, config, ignore=ignore, only=only))
+
+    def planned(choices: Mapping[str, Choice]) -> Plan:
+        """The plan with these choices made, 32-bit sums looked after."""
+        refused = {name: choice.reason for name, choice in choices.items()}
+        while True:
+            placement = place(program, target, config, ignore=ignore, only=only, refused=refused)
+            if config.is_static:
+                plan = _plan(program, config, calibration, placement, cache)
+            else:
+                plan = _plan_weights(program, config, calibration, placement)
+            overflows = _overflows(plan)
+            if not overflows:
+                _store_weights(plan, choices)
+                return plan
+            refused |= overflows
+
+    def refined(choices: Mapping[str, Choice]) -> Plan:
+        """The same, its weights and scales improved."""
+        plan = planned(choices)
         for algorithm in algorithms:
             algorithm.refine(plan, calibration)
         return plan
-    refused: dict[str, str] = {}
-    while True:
-        placement = place(program, target, config, ignore=ignore, only=only, refused=refused)
-        plan = _plan(program, config, calibration, placement, cache)
-        overflows = {
-            name: f"its sums could reach {bound}, more than 32 bits hold"
-            for name, layer in plan.layers.items()
-            if (bound := overflow_of(layer.integers, layer.integer_bias)) is not None
-        }
-        if not overflows:
-            break
-        refused |= overflows
-    for algorithm in algorithms:
-        algorithm.refine(plan, calibration)
-    return plan
+
+    choices, _ = _settled(early, planned, {}) if early is not None else ({}, None)
+    return _settled(late, refined, choices)[1]
+
+
+def _settled(
+    decider: Decider | None, make: Callable[[Mapping[str, Choice]], Plan], fixed: Mapping[str, Choice]
+) -> tuple[Mapping[str, Choice], Plan]:
+    """The choices, those `fixed` among them, that the decider agrees to, and their plan."""
+    choices, plan = fixed, make(fixed)
+    while decider is not None and (wanted := decider.choose(plan)) is not None:
+        choices = {**fixed, **wanted}
+        plan = make(choices)
+    return choices, plan
+
+
+def _overflows(plan: Plan) -> dict[str, str]:
+    return {
+        name: f"its sums could reach {bound}, more than 32 bits hold"
+        for name, layer in plan.layers.items()
+        if (bound := overflow_of(layer.integers, layer.integer_bias)) is not None
+    }
+
+
+def _store_weights(plan: Plan, choices: Mapping[str, Choice]) -> None:
+    """Let the layers that are to have integer weights alone have them."""
+    config = replace(plan.config, activation_bits=None, dynamic=False)
+    for node in plan.program.nodes:
+        if node.name in plan.left and node.name in choices and choices[node.name].width == "int8-weights":
+            del plan.left[node.name]
+            plan.stored[node.name] = StoredPlan.of(node.name, _weight_and_bias(plan.program, node)[0], config)
 
 
 def _plan_weights(program: Program, config: QuantConfig, calibration: Calibration, placement: Placement) -> Plan:

@@ -25,6 +25,8 @@ from .weights import quantize_weight, weight_scales
 
 aten = torch.ops.aten
 
+ORIGIN = "quantized_from"
+"""Under this name a node's `meta` says which node of the Plan's Program it was made for."""
 NO_QPARAMS = QParams(1.0, 0)
 """What an op is told of a residual that it does not have."""
 
@@ -87,6 +89,7 @@ class _Writer:
             op = self._table.get(node.target)
             if op is None or not rw.has_fuel():
                 continue
+            made = len(rw.made)
             if node.name in plan.tables:
                 self._keep(node, self._embedding(node))
             elif node.name in plan.stored:
@@ -95,8 +98,11 @@ class _Writer:
                 self._replace(node, self._write[op.role](node))
             elif node.name in plan.layers or (op.role == "matmul" and self._has_integers(node)):
                 self._keep(node, self._float_layer(node) if op.role == "layer" else self._float_matmul(node))
+            for new in rw.made[made:]:
+                new.meta[ORIGIN] = node.name
         for note in plan.notes:
             rw.skip(program.output_node, note)
+        rw.decisions += plan.decisions.to_json()
 
     def _keep(self, node: Node, new: Node) -> None:
         """Let a float32 node take the place of another."""

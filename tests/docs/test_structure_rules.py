@@ -21,6 +21,9 @@ PARTS |= dict.fromkeys(
     "quantize_ops",
 )  # fmt: skip
 PARTS |= dict.fromkeys(("scale_groups", "simulation", "straight_through", "surrogates", "training"), "quantize_ops")
+PARTS |= dict.fromkeys(
+    ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
+)
 FRONT_DOORS = {"compiler/quantizing.py"}  # what users call may know passes; the core behind it may not
 
 

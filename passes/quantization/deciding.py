@@ -1,0 +1,121 @@
+"""From what a user asks for (profitable, budget, pins) to a Plan whose decisions are all on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ...errors import InvalidInput
+from ...kernel_times import How, KernelTimes
+from ...printer import op_name
+from ...program import Program
+from ...progress import Progress
+from ...report.decisions import Decisions, LayerDecision
+from ...target import Target
+from .budget import Budget
+from .calibration import Calibration
+from .costs import Costs, Measure, layer_bytes
+from .integer_ops import integer_ops
+from .mixed_precision import MixedPrecision
+from .plan import Plan
+from .planning import make_plan
+from .profitability import Profitability
+from .scheme import QuantConfig
+from .scopes import Scope, select
+from .sensitivity import Noise
+
+Profitable = Literal["measure", "predict", "off"]
+HOW: Mapping[str, How] = {"measure": "measured", "predict": "predicted", "off": "measured"}
+PINS = ("float32", "int8")
+
+
+def decide(
+    program: Program,
+    config: QuantConfig,
+    calibration: Calibration,
+    target: Target,
+    *,
+    ignore: Sequence[Scope] = (),
+    only: Sequence[Scope] = (),
+    pin: Mapping[Scope, str] | None = None,
+    profitable: Profitable = "measure",
+    budget: Budget | None = None,
+    measure: Callable[[Plan], Costs] | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """The Plan for `program` that pays and keeps the budget; `plan.decisions` says why each layer is as it is.
+
+    `measure` takes the place of measuring kernels. Raises what `make_plan` does, and InvalidInput for an option, a pin
+    that matches nothing, and a budget out of reach.
+    """
+    if profitable not in HOW:
+        raise InvalidInput(f"profitable must be 'measure', 'predict' or 'off', not {profitable!r}")
+    pinned, floating = _pins(program, target, pin or {})
+    if measure is None:
+        times = KernelTimes(target, HOW[profitable], cache=cache, progress=progress)
+        measure = Measure(times)
+    early = Profitability(measure, pinned) if profitable != "off" else None
+    late = None
+    if budget is not None:
+        late = MixedPrecision(budget, calibration, target, measure, pinned=pinned, cache=cache, progress=progress)
+    plan = make_plan(
+        program, config, calibration, target,
+        ignore=(*ignore, *floating), only=only, cache=cache, early=early, late=late,
+    )  # fmt: skip
+    if early is not None:
+        early.report(plan)
+    first = early.first if early is not None else None
+    costs = late.costs if first is None and late is not None else first
+    plan.decisions = table(plan, late.noises if late is not None else {}, costs)
+    return plan
+
+
+def table(plan: Plan, noises: Mapping[str, Noise], costs: Costs | None) -> Decisions:
+    """What was decided for each node that could have become integer, views apart."""
+    rows = []
+    ops = integer_ops(Target.parse("cpu"))
+    for node in plan.program.nodes:
+        if node.op != "call_function" or node.target not in ops or ops[node.target].role == "move":
+            continue
+        noise = noises.get(node.name)
+        integer, floating = layer_bytes(plan, node.name)
+        rows.append(
+            LayerDecision(
+                node.name,
+                op_name(node.target),
+                str(node.meta.get("source", "")),
+                width_of(plan, node.name),
+                plan.left.get(node.name, ""),
+                how=costs.how if costs is not None else "",
+                layer_noise=noise.layer if noise is not None else None,
+                output_noise=noise.output if noise is not None else None,
+                float_seconds=costs.float32.get(node.name) if costs is not None else None,
+                int8_seconds=costs.quantized.get(node.name) if costs is not None else None,
+                float_bytes=floating or None,
+                int8_bytes=integer or None,
+            )
+        )
+    return Decisions(tuple(rows))
+
+
+def width_of(plan: Plan, name: str) -> str:
+    """How wide a node's numbers are: "int8", "int8-weights", "int8-dynamic", "int8-rows", "float32" and the like."""
+    if name in plan.stored:
+        return "int8-dynamic" if plan.config.dynamic else f"int{plan.stored[name].bits}-weights"
+    if name in plan.tables:
+        return "int8-rows"
+    return "int8" if name in plan.layers or name in plan.integer else "float32"
+
+
+def _pins(program: Program, target: Target, pin: Mapping[Scope, str]) -> tuple[Collection[str], list[Scope]]:
+    """The names of nodes that must be integer, and the scopes that must not."""
+    for scope, width in pin.items():
+        if width not in PINS:
+            raise InvalidInput(f"pin must map a layer to one of {list(PINS)}, not {scope!r} to {width!r}")
+    table = integer_ops(target)
+    nodes = [node for node in program.nodes if node.op == "call_function" and node.target in table]
+    integer = [scope for scope, width in pin.items() if width == "int8"]
+    names = {node.name for node in select(nodes, integer, "pin")} if integer else set()
+    return names, [scope for scope, width in pin.items() if width == "float32"]
