@@ -9,6 +9,7 @@ PASSES: dict[str, str] = {
     "absorb-norm-weight": "fxpress.passes.canonicalize.recognize_norm:absorb_norm_weight",
     "adopt-qdq": "fxpress.passes.quantization.adopt_qdq:AdoptQdq",
     "assign-layouts": "fxpress.passes.layout.assign_layouts:AssignLayouts",
+    "cluster-weights": "fxpress.passes.quantization.cluster:ClusterWeights",
     "compose-casts": "fxpress.passes.canonicalize.drop_no_op:compose_casts",
     "compose-views": "fxpress.passes.canonicalize.compose_views:compose_views",
     "divide-by-power-of-two": "fxpress.passes.canonicalize.simplify_arithmetic:divide_by_power_of_two",

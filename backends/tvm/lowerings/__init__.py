@@ -25,6 +25,7 @@ from . import (
     sorting,
     tvm_operators,
     view_ops,
+    weights,
 )
 
 RULES: dict[Any, OpRule] = {
@@ -47,4 +48,5 @@ RULES: dict[Any, OpRule] = {
     **narrow.RULES,
     **sorting.RULES,
     **pointwise.RULES,
+    **weights.RULES,
 }

@@ -27,20 +27,19 @@ from .images import (
     pixel_strides,
     restore_order,
 )
-from .weights import check_weight
+from .weights import check_weight, packed_weight, weight_tensor
 
 fxpress = torch.ops.fxpress
 
 
 def conv(node: Node, cx: Lowering) -> None:
     x, weight, bias, residual, stride, padding, dilation, groups, activation, channels_last = node.args
-    kernel_weight = cx.constant_tensor(weight)
-    assert kernel_weight is not None
+    kernel_weight = weight_tensor(cx, weight)
     source = channels_last_input(cx, x, padding, channels_last)
     target = channels_last_output(cx, node, channels_last)
     added = None if residual is None else dense_channels(cx, cx.view(residual), channels_last)
     shape = conv_shape(source, target, added, kernel_weight, stride, padding, dilation, groups, activation)
-    kernel, packed = _kernel(cx, shape, four_dims(kernel_weight))
+    kernel, packed = _kernel(cx, shape, weight)
     memory = [] if added is None else [added]
     if isinstance(kernel, WinogradConv):
         memory.append(cx.temporary((kernel.scratch_elements,)))
@@ -81,8 +80,7 @@ def conv_shape(
 
 def conv_transpose(node: Node, cx: Lowering) -> None:
     x, weight, bias, stride, padding, _, dilation, groups, activation, channels_last = node.args
-    kernel_weight = cx.constant_tensor(weight)
-    assert kernel_weight is not None
+    kernel_weight = weight_tensor(cx, weight)
     target = channels_last_output(cx, node, channels_last)
     value = x.meta["val"].shape
     spatial = value[1:-1] if channels_last else value[2:]
@@ -107,25 +105,29 @@ def conv_transpose(node: Node, cx: Lowering) -> None:
         pads += [max(0, -first), max(0, last - size + 1)]
     source = channels_last_input(cx, x, pads[-2 * len(spatial) :], channels_last)
     kernel = ConvTranspose.choose(replace(shape, x_strides=pixel_strides(source)), cx.target)
-    packed = cx.constant(kernel.pack(four_dims(kernel_weight)))
+    packed = packed_weight(cx, weight, lambda tensor: kernel.pack(four_dims(tensor)))
     cx.call(kernel, source, packed, _bias(cx, bias, oc), target)
     restore_order(cx, node, target, channels_last)
 
 
-def _kernel(cx: Lowering, shape: ConvShape, weight: torch.Tensor) -> tuple[Kernel, View]:
+def _kernel(cx: Lowering, shape: ConvShape, weight: Node) -> tuple[Kernel, View]:
     """The kernel that suits the shape, and its weight operand."""
+
+    def pack(kernel: DepthwiseConv | DirectConv | WinogradConv) -> View:
+        return packed_weight(cx, weight, lambda tensor: kernel.pack(four_dims(tensor)))
+
     if shape.groups == shape.ic == shape.oc:
         depthwise = DepthwiseConv.choose(shape, cx.target)
-        return depthwise, cx.constant(depthwise.pack(weight))
+        return depthwise, pack(depthwise)
     if profitable(shape, cx.target):
         winograd = WinogradConv.choose(shape, cx.target)
-        packed, transform = cx.constant(winograd.pack(weight)), winograd.transform()
+        packed, transform = pack(winograd), winograd.transform()
         if transform is not None:
             plain, packed = packed, cx.derived((transform.elements,))
             cx.prepare(transform, plain, packed)
         return winograd, packed
     direct = DirectConv.choose(shape, cx.target)
-    return direct, cx.constant(direct.pack(weight))
+    return direct, pack(direct)
 
 
 def _bias(cx: Lowering, bias: Node | None, oc: int) -> View:

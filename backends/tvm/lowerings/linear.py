@@ -15,16 +15,14 @@ from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
 from ..lowering import Lowering, OpRule
 from ..views import View
-from .weights import check_weight
+from .weights import check_weight, packed_weight
 
 fxpress = torch.ops.fxpress
 
 
 def linear(node: Node, cx: Lowering) -> None:
     x, weight, bias, residual, activation = node.args
-    tensor = cx.constant_tensor(weight)
-    assert tensor is not None
-    n, k = tensor.shape
+    n, k = weight.meta["val"].shape
     target = cx.output(node, strided=True)
     source, computed, added, split = even_rows(cx, cx.view(x), target, None if residual is None else cx.view(residual))
     outer, x_rows, y_rows = math.prod(target.shape[:split]), rows(source, split), rows(computed, split)
@@ -42,7 +40,7 @@ def linear(node: Node, cx: Lowering) -> None:
         activation=activation,
     )
     kernel = linear_kernel(shape, cx.target)
-    operands = [source, cx.constant(kernel.pack(tensor))]
+    operands = [source, packed_weight(cx, weight, kernel.pack)]
     operands += [cx.contiguous(bias)] if bias is not None else []
     operands += [added] if added is not None else []
     cx.call(kernel, *operands, computed)
