@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from .integer_ops import integer_ops, values_of
 from .placement import FLOAT32
 from .plan import Plan
 from .quantize_ops import ORIGIN, QuantizeOps
+from .scopes import Scope, select
 
 aten = torch.ops.aten
 WEIGHTED = (fxpress.conv.default, fxpress.linear.default, aten.embedding.default)
@@ -77,6 +79,13 @@ def computing(plan: Plan) -> set[str]:
         and node.name not in plan.left
     }
     return plan.integer | set(plan.layers) | (products if plan.config.is_static else set())
+
+
+def pinned_names(plan: Plan, scopes: Sequence[Scope]) -> set[str]:
+    """The nodes that scopes mean. Algorithms may have renamed nodes, so they are looked up in each Plan anew."""
+    table = integer_ops(Target.parse("cpu"))
+    nodes = [node for node in plan.program.nodes if node.op == "call_function" and node.target in table]
+    return {node.name for node in select(nodes, scopes, "pin")} if scopes else set()
 
 
 def constant_bytes(plan: Plan, target: Target) -> int:

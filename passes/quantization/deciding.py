@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ from .sensitivity import Noise
 
 Profitable = Literal["measure", "predict", "off"]
 HOW: Mapping[str, How] = {"measure": "measured", "predict": "predicted", "off": "measured"}
-PINS = ("float32", "int8")
+PINS = ("int8", "float32")
 
 
 def decide(
@@ -109,13 +109,13 @@ def width_of(plan: Plan, name: str) -> str:
     return "int8" if name in plan.layers or name in plan.integer else "float32"
 
 
-def _pins(program: Program, target: Target, pin: Mapping[Scope, str]) -> tuple[Collection[str], list[Scope]]:
-    """The names of nodes that must be integer, and the scopes that must not."""
+def _pins(program: Program, target: Target, pin: Mapping[Scope, str]) -> tuple[list[Scope], list[Scope]]:
+    """The scopes that must be integer, and those that must not."""
     for scope, width in pin.items():
         if width not in PINS:
-            raise InvalidInput(f"pin must map a layer to one of {list(PINS)}, not {scope!r} to {width!r}")
-    table = integer_ops(target)
-    nodes = [node for node in program.nodes if node.op == "call_function" and node.target in table]
-    integer = [scope for scope, width in pin.items() if width == "int8"]
-    names = {node.name for node in select(nodes, integer, "pin")} if integer else set()
-    return names, [scope for scope, width in pin.items() if width == "float32"]
+            raise InvalidInput(f"pin must map a layer to one of {sorted(PINS)}, not {scope!r} to {width!r}")
+    if pin:
+        table = integer_ops(target)
+        select([node for node in program.nodes if node.op == "call_function" and node.target in table], [*pin], "pin")
+    integer, floating = ([scope for scope, wanted in pin.items() if wanted == width] for width in PINS)
+    return integer, floating

@@ -8,7 +8,7 @@ less noise while the model misses it, then back between what failed and what hel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +25,11 @@ from ...target import Target
 from .assignment import Edge, Limits, Option, solve
 from .budget import Budget
 from .calibration import Calibration
-from .costs import Costs, constant_bytes, layer_bytes, quantized_program
+from .costs import Costs, constant_bytes, layer_bytes, pinned_names, quantized_program
 from .placement import DEQUANTIZE, ROUNDING, elements
 from .plan import Plan, StoredPlan
 from .planning import Choice, Decider
+from .scopes import Scope
 from .sensitivity import Noise, groups, measure_sensitivity, whole_noise
 
 TIGHTER = 0.25
@@ -48,7 +49,7 @@ class Miss:
 
 
 class MixedPrecision(Decider):
-    """Chooses widths for a Budget; layers in `pinned` keep the width of the first Plan.
+    """Chooses widths for a Budget; layers in `pinned` (scopes) keep the width of the first Plan.
 
     `measure` gives the costs of a Plan. After a run `noises` and `costs` are those of the layers in the first Plan.
     """
@@ -60,7 +61,7 @@ class MixedPrecision(Decider):
         target: Target,
         measure: Callable[[Plan], Costs],
         *,
-        pinned: Collection[str] = (),
+        pinned: Sequence[Scope] = (),
         cache: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class MixedPrecision(Decider):
         self._calibration = calibration
         self._target = target
         self._measure = measure
-        self._pinned = set(pinned)
+        self._pinned = pinned
         self._cache = cache
         self._progress = progress or (lambda stage: None)
         self._groups: list[tuple[str, ...]] = []
@@ -129,7 +130,7 @@ class MixedPrecision(Decider):
         floating = sum(costs.float32.get(name, 0.0) for name in names)
         integer, full = (sum(sizes) for sizes in zip(*(layer_bytes(plan, name) for name in names), strict=True))
         kept = Option("int8", noise.output, quantized, integer)
-        if not self._pinned.isdisjoint(names):
+        if not pinned_names(plan, self._pinned).isdisjoint(names):
             return [kept]
         options = [kept, Option("float32", 0.0, floating, full)]
         if self._budget.max_bytes is not None and plan.config.is_static and all(map(_is_linear, nodes)):
@@ -197,7 +198,7 @@ class MixedPrecision(Decider):
         if self._passed is not None and (found is None or found in (self._now, self._passed)):
             return self._finish()
         if found is None or (missed and found == self._now):
-            raise self._unreachable(missed or "none is as small and fast as it says")
+            raise self._unreachable(missed or "none is as small, fast and accurate as it says")
         self._now = found
         return self._choices()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ import networkx as nx
 from torch.fx import Node
 
 from ...report.quantities import time_text
-from .costs import Costs, computing
+from .costs import Costs, computing, pinned_names
 from .plan import Plan
 from .planning import Choice, Decider
+from .scopes import Scope
 
 _log = logging.getLogger("fxpress.quantize")
 
@@ -47,15 +48,16 @@ class Region:
 
 
 class Profitability(Decider):
-    """Leaves regions in float32 that do not pay by what `measure` says of a Plan; regions with `pinned` nodes stay.
+    """Leaves regions in float32 that do not pay by what `measure` says of a Plan; regions with `pinned` nodes (scopes)
+    stay.
 
     After a run `first` are the costs of the first Plan, `last` those of the one that remains; `rolled_back` are the
     regions that do not.
     """
 
-    def __init__(self, measure: Callable[[Plan], Costs], pinned: Collection[str] = ()) -> None:
+    def __init__(self, measure: Callable[[Plan], Costs], pinned: Sequence[Scope] = ()) -> None:
         self._measure = measure
-        self._pinned = set(pinned)
+        self._pinned = pinned
         self._choices: dict[str, Choice] = {}
         self.first: Costs | None = None
         self.last: Costs | None = None
@@ -66,7 +68,8 @@ class Profitability(Decider):
             return None
         self.last = costs = self._measure(plan)
         self.first = self.first or costs
-        poor = [r for r in regions(plan, costs) if not r.pays and self._pinned.isdisjoint(r.nodes)]
+        pinned = pinned_names(plan, self._pinned)
+        poor = [r for r in regions(plan, costs) if not r.pays and pinned.isdisjoint(r.nodes)]
         if not poor:
             return None
         self.rolled_back += poor
