@@ -19,6 +19,7 @@ ALGORITHMS: dict[str, str] = {
     "bias-correction": "fxpress.passes.quantization.bias_correction:BiasCorrection",
     "equalize": "fxpress.passes.quantization.equalize:EqualizeRanges",
     "gptq": "fxpress.passes.quantization.gptq:Gptq",
+    "learned-rounding": "fxpress.passes.quantization.learned_rounding:LearnedRounding",
     "smooth-quant": "fxpress.passes.quantization.smooth_quant:SmoothQuant",
 }
 """Name -> where the Algorithm is defined; nothing is imported before its name is asked for."""

@@ -52,7 +52,7 @@ class Awq(Algorithm):
 
     def prepare(self, program: Program, config: QuantConfig, calibration: Calibration) -> Program:
         found = {node.name: node for node in program.nodes if layers_of(node) and is_free(node)}
-        if not found:
+        if not found or calibration.generated:
             return program
         scales: dict[str, Tensor] = {}
         for name, (_, _, rows) in observe(program, list(found), calibration).items():

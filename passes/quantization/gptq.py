@@ -7,6 +7,7 @@ make good, as the inverse of the inputs' second moments says (equation 2). Colum
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -74,12 +75,12 @@ def round_error(weight: Tensor, moment: Tensor, integers: Tensor, scale: Tensor,
     return ((error @ moment.double()) * error).sum((1, 2))
 
 
-def reconstruct(sight: LayerSight) -> LayerPlan:
+def reconstruct(sight: LayerSight, round_weight: Callable[..., Tensor] = round_columns) -> LayerPlan:
     """The layer with integers whose errors cancel on its rounded inputs, and a bias that takes up their mean."""
     layer, weight = sight.layer, matrix_of(sight.node, sight.layer.weight)
     moment = input_moment(sight, centred=not has_padding(sight))
     scale = layer.weight_scale.reshape(len(weight), -1, 1)
-    integers = round_columns(weight, moment, scale, torch.zeros(1), -LARGEST, LARGEST)
+    integers = round_weight(weight, moment, scale, torch.zeros(1), -LARGEST, LARGEST)
     better = replace(layer, integers=integers.reshape(layer.weight.shape).to(torch.int8))
     return correct_bias(replace(sight, layer=better))
 
@@ -104,6 +105,8 @@ class Gptq(Algorithm):
     def refine(self, plan: Plan, calibration: Calibration) -> None:
         if plan.layers:
             walk(plan, sample(calibration, ITEMS), reconstruct)
+        if calibration.generated:  # tells nothing about which weights of the stored ones matter
+            return
         for names in _portions(plan):
             for name, moment in _moments(plan, names, calibration).items():
                 plan.stored[name] = restore(plan.stored[name], moment)

@@ -49,3 +49,8 @@ def test_scales_move_into_the_norm_before():
 def test_nothing_is_multiplied_for_it(make):
     before, after, _ = prepared(make())
     assert after is before
+
+
+def test_generated_inputs_tell_nothing():
+    program = PassManager("default").run(trace(nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 16)), torch.randn(4, 32)))
+    assert Awq().prepare(program, CONFIG, Calibration.generate(program)) is program
