@@ -41,7 +41,7 @@ def quantize(
     ignore: Scope | Sequence[Scope] = (),
     only: Scope | Sequence[Scope] = (),
     pin: Mapping[Scope, str] | None = None,
-    profitable: Profitable = "off",
+    profitable: Profitable = "measure",
     budget: Budget | None = None,
     cache: str | Path | None = None,
     verify: Verify = "each",

@@ -54,3 +54,11 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_times_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantise all of a model unless a test asks for less: small models do not pay, and busy machines time badly."""
+    from fxpress.quantizing import quantize
+
+    monkeypatch.setitem(quantize.__kwdefaults__, "profitable", "off")

@@ -106,7 +106,17 @@ def quantize_command(
     only: Annotated[list[str] | None, typer.Option(help="Quantise no other layers; as --ignore.")] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
     target: Annotated[str, typer.Option(help="Where it will run: cpu, or cpu{isa=avx2,cores=4}.")] = "cpu",
-    cache: Annotated[Path | None, typer.Option(help="A folder that keeps ranges for the next time.")] = None,
+    profitable: Annotated[
+        str,
+        typer.Option(help="Leave in float32 what int8 does not make faster: measure it here, predict it, or off."),
+    ] = "measure",
+    min_sqnr: Annotated[
+        float | None,
+        typer.Option(help="Keep layers in float32 until the outputs have this signal-to-noise ratio in dB."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder that keeps ranges and times of kernels for the next time.")
+    ] = None,
     sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
 ) -> None:
@@ -122,6 +132,8 @@ def quantize_command(
         calibration_items=items,
         ignore=ignore or [],
         only=only or [],
+        profitable=profitable,
+        min_sqnr=min_sqnr,
         target=target,
         cache=cache,
     )

@@ -33,15 +33,19 @@ def quantize_to_file(
     ignore: Sequence[str],
     only: Sequence[str],
     target: str,
+    min_sqnr: float | None = None,
     **options: Any,
 ) -> None:
     """Quantise and save: an artifact when `output` ends in .fxp, else the Program. Raises what `quantize` raises."""
+    from ..passes.quantization.budget import Budget
+
     data = None if calibration is None else load_calibration(calibration)
+    budget = None if min_sqnr is None else Budget(min_sqnr=min_sqnr)
     with TerminalProgress() as progress:
         original = as_program(loaded.model, loaded.args, loaded.kwargs)
         program = quantize(
-            original, calibration=data, ignore=_scopes(ignore), only=_scopes(only), target=target, progress=progress,
-            **options,
+            original, calibration=data, ignore=_scopes(ignore), only=_scopes(only), target=target, budget=budget,
+            progress=progress, **options,
         )  # fmt: skip
         if output.suffix == ".fxp":
             compile_model(program, target=target, progress=progress).save(output)

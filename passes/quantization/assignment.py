@@ -57,6 +57,13 @@ def solve(
     """
     if min(limits.noise, limits.seconds, limits.bytes) < 0:
         return None
+    # an option that is too much alone would only spoil the solver's scaling
+    layers = [
+        [o for o in each if o.noise <= limits.noise and o.seconds <= limits.seconds and o.bytes <= limits.bytes]
+        for each in layers
+    ]
+    if not all(layers):
+        return None
     if not layers:
         return []
     flat = [option for options in layers for option in options]

@@ -40,7 +40,7 @@ def test_a_program_is_written(fxpress_command: Command, model_file: Path, data_f
     path = tmp_path / "m.program"
     source = f"{model_file}:with_inputs"
     arguments = ("--calibration", f"{data_file}:batches", "--items", 4, "--cache", tmp_path / "cache")
-    result = fxpress_command("quantize", source, "-o", path, *arguments)
+    result = fxpress_command("quantize", "--profitable", "off", source, "-o", path, *arguments)
     assert result.exit_code == 0, result.output
     assert "integer ops: 1 quantized_linear, 1 quantized_linear_float" in result.output
     assert "dB signal to noise on the example inputs" in result.output
@@ -52,11 +52,15 @@ def test_a_program_is_written(fxpress_command: Command, model_file: Path, data_f
 
 def test_scopes_and_generated_inputs_are_reported(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.program"
-    result = fxpress_command("quantize", f"{model_file}:with_inputs", "-o", path, "--ignore", "/^2$/")
+    result = fxpress_command(
+        "quantize", "--profitable", "off", f"{model_file}:with_inputs", "-o", path, "--ignore", "/^2$/"
+    )
     assert result.exit_code == 0, result.output
     assert "stays float32: named in ignore" in result.output
     assert "no calibration data was given: ranges are those of generated inputs" in result.output
-    result = fxpress_command("quantize", f"{model_file}:with_inputs", "-o", path, "--only", "nothing.like.it")
+    result = fxpress_command(
+        "quantize", "--profitable", "off", f"{model_file}:with_inputs", "-o", path, "--only", "nothing.like.it"
+    )
     assert result.exit_code == 1
     assert "only must match something that can be quantised, but 'nothing.like.it' does not" in result.output
 
@@ -94,3 +98,15 @@ def test_a_program_file_has_its_inputs(tmp_path: Path) -> None:
         load_model(str(tmp_path / "m.program"), ["1x8"])
     with pytest.raises(InvalidInput, match=r"^model must be a file that exists, not '.*m\.program'$"):
         load_model(str(tmp_path / "m.program"), [])
+
+
+def test_a_budget_of_quality(fxpress_command: Command, model_file: Path, data_file: Path, tmp_path: Path) -> None:
+    data = ("--calibration", f"{data_file}:batches", "-o", tmp_path / "m.program")
+    common = ("quantize", f"{model_file}:with_inputs", *data, "--profitable")
+    result = fxpress_command(*common, "off", "--min-sqnr", 300)
+    assert result.exit_code == 0, result.output
+    assert "integer ops: none" in result.output
+    assert "mixed precision: int8 alone would leave" in result.output
+    result = fxpress_command(*common, "maybe")
+    assert result.exit_code == 1
+    assert "profitable must be 'measure', 'predict' or 'off', not 'maybe'" in result.output

@@ -191,6 +191,7 @@ def test_neighbours_of_different_width_pay_for_conversions():
     assert [o.width for o in solve(layers, near, limits, "seconds")] == ["float32", "float32", "float32"]
     assert solve(layers, near, Limits(bytes=2), "noise") is None
     assert solve([], [], Limits(), "noise") == []
+    assert {o.width for o in solve(layers, far, Limits(noise=1e-30), "seconds")} == {"float32"}
 
 
 numbers = st.floats(0.01, 10)
