@@ -62,7 +62,8 @@ def check_reference(model: RandomModel) -> None:
     assert not judge(program, expected), "capture"
     for name in PASSES:
         (p,) = parse_pipeline(name)
-        run_pass(p, program, program)
+        if p.accuracy != "lossy":  # those change numbers on purpose: their own tests judge by how much
+            run_pass(p, program, program)
     for level in LEVELS:
         current = program
         for p in parse_pipeline(f"default{{level={level}}}"):
