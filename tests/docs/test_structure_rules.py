@@ -25,7 +25,8 @@ PARTS |= dict.fromkeys(("scale_groups", "simulation", "straight_through", "surro
 PARTS |= dict.fromkeys(
     ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
 )
-FRONT_DOORS = {"compiler/quantizing.py", "compiler/cli/quantizing.py"}  # what users call may know passes; the core behind it may not
+FRONT_DOORS = {"compiler/quantizing.py", "compiler/cli/quantizing.py"}
+"""What users call may know passes; the core behind it may not."""
 
 
 def module_name(file: Path) -> str:
