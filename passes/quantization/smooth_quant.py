@@ -129,6 +129,13 @@ def is_free(x: Node) -> bool:
     return set(x.users) == set(layers_of(x)) and _takes_factor(x)
 
 
+def is_of_attention(x: Node) -> bool:
+    """Whether attention makes x: it computes with integers only where nothing on floats is between it and a layer."""
+    while is_call(x, aten.reshape.default, aten.permute.default):
+        x = x.args[0]
+    return is_call(x, aten.scaled_dot_product_attention.default)
+
+
 def _takes_factor(x: Node) -> bool:
     """Whether the layer that makes x can make x times a positive number for each channel."""
     if is_call(x, *NORMS):
@@ -181,7 +188,8 @@ class SmoothQuant(Algorithm):
         for name, (low, high, rows) in seen.items():
             weights = [program.constant(arguments(layer)["weight"]) for layer in layers_of(nodes[name])]
             s, after, before = best_migration(rows, torch.cat(weights), low, high, config)
-            if after < before and (is_free(nodes[name]) or (before > GOOD_ENOUGH and after < WORTH * before)):
+            worth = before > GOOD_ENOUGH and after < WORTH * before and not is_of_attention(nodes[name])
+            if after < before and (is_free(nodes[name]) or worth):
                 scales[name] = s
         return PassManager([MigrateScales(scales)]).run(program)
 

@@ -130,6 +130,22 @@ def test_even_channels_are_not_multiplied():
     assert op_counts(after) == op_counts(even)
 
 
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(16, 12)
+
+    def forward(self, x):
+        heads = x.unflatten(-1, (2, 8)).transpose(1, 2)
+        return self.last(F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2))
+
+
+def test_nothing_is_multiplied_between_attention_and_a_layer():
+    program = fused(Attention())
+    assert op_counts(program)["scaled_dot_product_attention"] == 1
+    assert op_counts(smoothed(program)) == op_counts(program)
+
+
 def test_few_rows_tell_too_little():
     program = fused(Block(norm(), residual=True))
     few = [(torch.randn(2, 8, 16),) for _ in range(3)]
