@@ -26,13 +26,15 @@ from run import HERE, choose
 FORMAT = 1
 
 
-def makers(peers: list[str], configs: list[str], compiled: bool) -> Makers:
-    """What makes each peer for a calibration; ours once for each config, under the config's name."""
+def makers(peers: list[str], configs: list[str], compiled: bool, data_free: bool) -> Makers:
+    """What makes each peer for a calibration; ours once for each config, under the config's name, and without data."""
     found: Makers = {}
     for peer in peers:
         if peer == OURS:
             ours = FxpressInt8 if compiled else FxpressProgram
             found |= {f"{OURS} {config}": functools.partial(ours, config=config) for config in configs}
+            if data_free:
+                found[f"{OURS} {configs[0]} data-free"] = functools.partial(ours, config=configs[0], data_free=True)
         else:
             found[peer] = functools.partial(QUANTIZED_PEERS[peer], thorough=False)
     return found
@@ -64,6 +66,7 @@ def main(
     folds: Annotated[int, typer.Option(min=1, max=5, help="fifths of the digits to leave out in turn")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="classifiers trained for each fold")] = Settings.seeds,
     threads: Annotated[int, typer.Option(min=1)] = Settings.threads,
+    data_free: Annotated[bool, typer.Option(help="ours once more, without calibration inputs")] = True,
     compiled: Annotated[
         bool, typer.Option(help="run our artifact, not the Program in PyTorch, which computes the same integers")
     ] = False,
@@ -74,7 +77,9 @@ def main(
     """Quantise with every peer from the same calibration inputs, compare with float32 and the truth, write JSON."""
     settings = Settings(calibration, images, texts, folds, seeds, threads)
     chosen = choose(tasks, list(TASKS), "tasks")
-    made = makers(choose(peers, [n for n in QUANTIZED_PEERS if n != FLOAT], "peers"), configs.split(","), compiled)
+    made = makers(
+        choose(peers, [n for n in QUANTIZED_PEERS if n != FLOAT], "peers"), configs.split(","), compiled, data_free
+    )
     now = datetime.datetime.now(datetime.UTC)
     path = output or HERE / "results" / f"quality-{now:%Y-%m-%d-%H%M}.json"
     quiet()

@@ -10,18 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import fxpress
 import numpy as np
 import samples
 import torch
 from fidelity import fidelity
 from judge import Array
 from models import MODELS, SEED
+from peers import OURS
 from quantized_files import Calibration
 from quantized_peers import QuantizedPeer
 from scipy import stats
-from torch import Tensor, nn
-from training import NETS, Trained, trained
+from torch import Tensor
+from training import NETS, Trained, train, trained
 from worker import FAILURES
+
+LATE_EPOCHS, LATE_RATE = 3, 3e-4
+"""Of the training that goes on with integers."""
 
 Entry = dict[str, Any]
 Progress = Callable[[str], object]
@@ -43,7 +48,7 @@ class Settings:
 Makers = dict[str, Callable[[Calibration], QuantizedPeer]]
 
 
-def _singly(module: nn.Module, cases: Sequence[tuple[Tensor, ...]]) -> list[Array]:
+def _singly(module: Callable[..., Tensor], cases: Sequence[tuple[Tensor, ...]]) -> list[Array]:
     with torch.inference_mode():
         return [module(*case).numpy() for case in cases]
 
@@ -109,6 +114,27 @@ def after_training(make: Callable[[Calibration], QuantizedPeer], settings: Setti
     return quantize
 
 
+def going_on_training(settings: Settings) -> Callable[[Trained], Run]:
+    """Training-aware quantisation as such a way: the 8-bit classifier learns the digits again, for a short while."""
+
+    def quantize(case: Trained) -> Run:
+        chosen = torch.randperm(len(case.images), generator=torch.Generator().manual_seed(SEED))[: settings.calibration]
+        program = fxpress.quantize(
+            case.module,
+            args=(case.images[:1],),
+            calibration=list(case.images[chosen].split(1)),
+            profitable="off",
+            progress=lambda stage: None,
+        )
+        torch.manual_seed(SEED)
+        module = fxpress.quantization.trainable(program)
+        train(module, case.images, case.labels, LATE_EPOCHS, LATE_RATE)
+        converted = module.convert()
+        return lambda image: _singly(converted.run, [(image,)])[0]
+
+    return quantize
+
+
 def classifier(net: str, ways: dict[str, Callable[[Trained], Run]], settings: Settings, progress: Progress) -> Entry:
     """The loss of accuracy in percentage points, of the same classifier on the same digits, over folds and seeds.
 
@@ -146,12 +172,19 @@ def paired(before: Sequence[float], after: Sequence[float]) -> Entry:
     return {"drop": float(drops.mean()), "upper": upper, "drops": drops.tolist()}
 
 
+def _classifier_ways(makers: Makers, settings: Settings) -> dict[str, Callable[[Trained], Run]]:
+    ways = {key: after_training(make, settings) for key, make in makers.items()}
+    if any(key.startswith(OURS) for key in makers):
+        ways[f"{OURS} int8 trained"] = going_on_training(settings)
+    return ways
+
+
 TASKS: dict[str, Callable[[Makers, Settings, Progress], Entry]] = {
     "efficientnet-lite0": efficientnet,
     "minilm": minilm,
     **{
         net: lambda makers, settings, progress, net=net: classifier(
-            net, {key: after_training(make, settings) for key, make in makers.items()}, settings, progress
+            net, _classifier_ways(makers, settings), settings, progress
         )
         for net in NETS
     },

@@ -29,10 +29,14 @@ class QuantizedPeer(Peer, Protocol):
 
 
 class FxpressInt8(Fxpress):
-    """What `fxpress.quantize` makes with the preset "int8", compiled."""
+    """What `fxpress.quantize` makes with the preset "int8", compiled; `data_free` does not look at the calibration."""
 
-    def __init__(self, calibration: Calibration, thorough: bool = True, config: str = "int8") -> None:
-        self.calibration, self.config = calibration, config
+    profitable = "measure"
+
+    def __init__(
+        self, calibration: Calibration, thorough: bool = True, config: str = "int8", data_free: bool = False
+    ) -> None:
+        self.calibration, self.config, self.data_free = calibration, config, data_free
 
     def available(self) -> str | None:
         import fxpress
@@ -42,8 +46,10 @@ class FxpressInt8(Fxpress):
     def _quantized(self, module: nn.Module, args: Args, kwargs: Kwargs) -> Any:
         import fxpress
 
-        data = list(self.calibration.inputs)
-        return fxpress.quantize(module, self.config, args=args, kwargs=kwargs, calibration=data, target="cpu")
+        data = None if self.data_free else list(self.calibration.inputs)
+        return fxpress.quantize(
+            module, self.config, args=args, kwargs=kwargs, calibration=data, profitable=self.profitable
+        )
 
     def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
         import fxpress
@@ -57,7 +63,12 @@ class FxpressInt8(Fxpress):
 
 
 class FxpressProgram(FxpressInt8):
-    """The quantised Program in PyTorch: the integers that the artifact computes, without compiling."""
+    """The quantised Program in PyTorch: the integers that the artifact computes, without compiling.
+
+    Everything that can be is integer, however long it takes here: the same on every machine.
+    """
+
+    profitable = "off"
 
     def prepare(self, module: nn.Module, args: Args, kwargs: Kwargs, threads: int) -> None:
         self.program = self._quantized(module, args, kwargs)
