@@ -65,7 +65,7 @@ def compile(
         captured = as_program(model, args, kwargs)
         optimized = manager.run(captured)
         stage("lower")
-        lowered = lookup("backends", "tvm")().lower(optimized, where, fallback=fallback)
+        lowered = lookup("backends", where.backend)().lower(optimized, where, fallback=fallback)
         if dump_dir is not None:
             (Path(dump_dir) / "pipeline.txt").write_text(f"{manager}\n")
             (Path(dump_dir) / "lowered.txt").write_text(lowered.text())

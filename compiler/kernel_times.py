@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from .cpu import CpuTarget, host_options
 from .errors import CompilerError, InvalidInput
 from .progress import Progress
 from .runtime.container import replaced_file
-from .target import Target, host_options
 
 How = Literal["measured", "predicted"]
 
@@ -69,7 +69,7 @@ class HasKernels(Protocol):
         """Code that calls kernels of these keys one by one."""
 
 
-def is_this_machine(target: Target) -> bool:
+def is_this_machine(target: CpuTarget) -> bool:
     """Whether code for `target` runs here as it would there: the same instructions and cores."""
     here = host_options()
     return all(getattr(target, name) == here[name] for name in ("isa", "extensions", "cores"))
@@ -84,7 +84,7 @@ class KernelTimes:
 
     def __init__(
         self,
-        target: Target,
+        target: CpuTarget,
         how: How = "measured",
         *,
         cache: Path | None = None,
@@ -139,7 +139,7 @@ class KernelTimes:
         return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
-def predicted_seconds(use: KernelUse, target: Target) -> float:
+def predicted_seconds(use: KernelUse, target: CpuTarget) -> float:
     """What a simple model says: the slower of arithmetic at 0.6 of the peak and memory traffic, and a call's cost."""
     products = 2.0 * target.vector.lanes * 2  # two vectors of multiply-adds a cycle
     if use.integer:
@@ -172,7 +172,7 @@ def _run_worker(codes: Sequence[TimingCode], threads: int, seconds: float) -> li
     return found
 
 
-def _machine(target: Target) -> str:
+def _machine(target: CpuTarget) -> str:
     """A hash of what kernel times depend on besides the kernel: CPU, threads, and the code of the backend."""
     sha = hashlib.sha256(f"{target} {_cpu_name()} {platform.machine()}".encode())
     backends = importlib.util.find_spec(".backends", __package__)

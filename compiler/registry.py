@@ -1,7 +1,8 @@
-"""Names to loaders of passes, pipelines and backends. Third parties add theirs by packaging entry points.
+"""Names to loaders of passes, pipelines, targets and backends. Third parties add theirs by packaging entry points.
 
 Entry-point groups: `fxpress.passes` (a Pass instance or class), `fxpress.pipelines` (a function of options returning a
-list of passes), `fxpress.backends` (a Backend class). Nothing is imported before its name is asked for.
+list of passes), `fxpress.targets` (a Target class), `fxpress.backends` (a Backend class). Nothing is imported before
+its name is asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,16 @@ from typing import Any
 
 from .errors import BackendUnavailable, InvalidInput
 
+_OWN: dict[str, dict[str, str]] = {
+    "targets": {
+        "cpu": "fxpress.cpu:CpuTarget",
+    },
+    "backends": {
+        "reference": "fxpress.backends.reference:ReferenceBackend",
+        "tvm": "fxpress.backends.tvm:TvmBackend",
+    },
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -28,7 +39,7 @@ class Entry:
 
 @cache
 def entries(kind: str) -> dict[str, Entry]:
-    """All entries of `kind` ("passes", "pipelines", "backends"), our own and installed plugins'.
+    """All entries of `kind` ("passes", "pipelines", "targets", "backends"), our own and installed plugins'.
 
     Raises InvalidInput when two packages claim one name.
     """
@@ -71,11 +82,8 @@ def lookup(kind: str, name: str) -> Any:
 
 
 def _own(kind: str) -> dict[str, str]:
-    if kind == "backends":
-        return {
-            "reference": "fxpress.backends.reference:ReferenceBackend",
-            "tvm": "fxpress.backends.tvm:TvmBackend",
-        }
+    if kind in _OWN:
+        return _OWN[kind]
     table: dict[str, str] = getattr(importlib.import_module("fxpress.passes"), kind.upper())
     return table
 

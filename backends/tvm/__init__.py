@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from ...errors import Unsupported
+from ...cpu import CpuTarget
+from ...errors import InvalidInput, Unsupported
 from ...program import Program
 from ...target import Target
 from ..base import YES, Backend, Support
@@ -19,7 +20,7 @@ class TvmBackend(Backend):
     name = "tvm"
 
     def supports(self, node: Node, target: Target) -> Support:
-        reason = unsupported_reason(node, target, RULES)
+        reason = unsupported_reason(node, _cpu(target), RULES)
         return YES if reason is None else Support(False, reason)
 
     def lower(self, program: Program, target: Target, *, fallback: str | None = None) -> TvmLowered:
@@ -28,6 +29,12 @@ class TvmBackend(Backend):
                 "a Program with symbolic sizes cannot be compiled for the CPU; capture it without dynamic_shapes, once "
                 "for each shape"
             )
-        lowering = Lowering(program, target, RULES, fallback)
+        lowering = Lowering(program, _cpu(target), RULES, fallback)
         lowering.run()
         return TvmLowered(lowering)
+
+
+def _cpu(target: Target) -> CpuTarget:
+    if not isinstance(target, CpuTarget):
+        raise InvalidInput(f"target of the TVM backend must be a CPU, not {target}; name one, for example 'cpu'")
+    return target

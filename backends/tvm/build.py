@@ -14,6 +14,7 @@ from torch.fx import Node
 
 from ... import __version__
 from ...artifact import constant_offsets, write_artifact
+from ...cpu import EXTENSIONS, CpuTarget
 from ...kernel_times import KernelUse, TimingCode
 from ...printer import op_name, print_type
 from ...program import Program
@@ -21,7 +22,6 @@ from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
 from ...runtime.tensor_file import numpy_dtype
-from ...target import EXTENSIONS, Target
 from ..base import Lowered
 from .borders import keep_borders, merged
 from .kernels.base import Call, run_module
@@ -244,7 +244,7 @@ class TvmLowered(Lowered):
         return value
 
 
-def compile_library(module: Any, target: Target, extensions: Iterable[str]) -> bytes:
+def compile_library(module: Any, target: CpuTarget, extensions: Iterable[str]) -> bytes:
     """Generate code for `module` and link it into a shared library; returns the file's content."""
     built = compile_module(module, target, extensions)
     with tempfile.TemporaryDirectory() as folder:

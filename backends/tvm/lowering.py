@@ -12,17 +12,17 @@ import torch
 from torch.fx import Node
 
 from ... import ops as _ops  # noqa: F401  (defines torch.ops.fxpress)
+from ...cpu import CpuTarget
 from ...errors import InternalError, Unsupported
 from ...printer import op_name, print_type
 from ...program import Program
-from ...target import Target
 from .kernels.base import Kernel
 from .kernels.pointwise import FillFrame, copy_kernel, flip_kernel
 from .placement import concatenation_slots, halo_demand, result_places
 from .views import Storage, View, dense_strides
 
 Rule = Callable[[Node, "Lowering"], None]
-Check = Callable[[Node, Target], str | None]
+Check = Callable[[Node, CpuTarget], str | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Lowering:
     """The state of one walk, and what lowering rules call. `values` maps each node to its view (or views)."""
 
     program: Program
-    target: Target
+    target: CpuTarget
     rules: Mapping[Any, OpRule]
     fallback: str | None = None
     values: dict[Node, View | tuple[View, ...]] = field(default_factory=dict)
@@ -339,7 +339,7 @@ class Lowering:
         self.host_calls.append(HostCall(at, node, arguments, outputs))
 
 
-def unsupported_reason(node: Node, target: Target, rules: Mapping[Any, OpRule]) -> str | None:
+def unsupported_reason(node: Node, target: CpuTarget, rules: Mapping[Any, OpRule]) -> str | None:
     """Why a node cannot be lowered, or None."""
     rule = rules.get(node.target)
     if rule is None:

@@ -9,13 +9,13 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from ...target import Target
+from ...cpu import CpuTarget
 from .kernels.loops import LAUNCH_COST, SERIAL
 
 _TREATED = (tirx.ForKind.PARALLEL, tirx.ForKind.VECTORIZED, tirx.ForKind.UNROLLED)
 
 
-def default_schedule(function: Any, target: Target) -> Any:
+def default_schedule(function: Any, target: CpuTarget) -> Any:
     """Schedule a TIR function made by `te.create_prim_func`; returns it without schedulable blocks.
 
     Elementwise producers are inlined. Every other block's spatial loops are fused, shared between threads
@@ -60,7 +60,7 @@ def _inline(schedule: Any, block: Any) -> None:
         return  # something other than a plain elementwise producer: scheduled as a block of its own
 
 
-def _schedule_block(schedule: Any, block: Any, target: Target) -> None:
+def _schedule_block(schedule: Any, block: Any, target: CpuTarget) -> None:
     loops, kinds = schedule.get_loops(block), [v.iter_type for v in schedule.get(block).iter_vars]
     if not loops or len(loops) != len(kinds):
         return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ...cpu import CpuTarget
 from ...kernel_times import KernelUse, TimingCode
-from ...target import Target
 from .build import compile_library
 from .kernels.base import Call, run_module
 from .lowering import KernelCall
@@ -32,7 +32,7 @@ def kernel_uses(calls: Iterable[KernelCall]) -> list[KernelUse]:
     ]
 
 
-def timing_code(calls: Sequence[KernelCall], keys: Sequence[str], target: Target) -> TimingCode:
+def timing_code(calls: Sequence[KernelCall], keys: Sequence[str], target: CpuTarget) -> TimingCode:
     """A library whose call number i is of the kernel with the key `keys[i]`, on operands that lie as in `calls`.
 
     What kernels only read lies apart, each call's values begin at the same place: as in a run, where one call writes

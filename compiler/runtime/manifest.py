@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..cpu import cpu_features
 from ..errors import InvalidArtifact
-from ..target import cpu_features
 from .host_calls import HostCall
 from .signature import Signature
 from .structure import Structure, TensorSpec

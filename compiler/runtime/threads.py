@@ -7,8 +7,8 @@ import os
 import threading
 from typing import Any
 
+from ..cpu import physical_cores
 from ..errors import InvalidInput
-from ..target import physical_cores
 from .libraries import runtime_library, tvm_ffi
 
 

@@ -10,7 +10,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 SOURCES = "../../compiler"
-CORE_MODULES = {"__init__", "errors", "target"}  # what fxpress.runtime imports from outside its folder
+CORE_MODULES = {"__init__", "cpu", "errors", "target"}  # what fxpress.runtime imports from outside its folder
 LIBRARY = "libtvm_runtime.so"
 
 

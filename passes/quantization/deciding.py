@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ...errors import InvalidInput
+from ...cpu import CpuTarget
+from ...errors import InvalidInput, Unsupported
 from ...kernel_times import How, KernelTimes
 from ...printer import op_name
 from ...program import Program
@@ -53,13 +54,18 @@ def decide(
     if profitable not in HOW:
         raise InvalidInput(f"profitable must be 'measure', 'predict' or 'off', not {profitable!r}")
     pinned, floating = _pins(program, target, pin or {})
-    if measure is None:
-        times = KernelTimes(target, HOW[profitable], cache=cache, progress=progress)
-        measure = Measure(times)
-    early = Profitability(measure, pinned) if profitable != "off" else None
-    late = None
-    if budget is not None:
-        late = MixedPrecision(budget, calibration, target, measure, pinned=pinned, cache=cache, progress=progress)
+    early = late = None
+    if isinstance(target, CpuTarget):
+        if measure is None:
+            measure = Measure(KernelTimes(target, HOW[profitable], cache=cache, progress=progress))
+        early = Profitability(measure, pinned) if profitable != "off" else None
+        if budget is not None:
+            late = MixedPrecision(budget, calibration, target, measure, pinned=pinned, cache=cache, progress=progress)
+    elif profitable != "off" or budget is not None:
+        raise Unsupported(
+            f"profitable must be 'off' and budget None for {target.kind} targets, whose layers have no kernels to be "
+            f"timed, not {profitable!r} and {budget}"
+        )
     plan = make_plan(
         program, config, calibration, target,
         ignore=(*ignore, *floating), only=only, cache=cache, early=early, late=late,

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from torch.fx import Node
 
+from ...cpu import CpuTarget
 from ...errors import InvalidInput
 from ...kernel_times import KernelUse, predicted_seconds
 from ...ops import fxpress
 from ...progress import Progress
 from ...report.decisions import decibel, decibel_text
 from ...report.quantities import bytes_text, time_text
-from ...target import Target
 from .assignment import Edge, Limits, Option, solve
 from .budget import Budget
 from .calibration import Calibration
@@ -58,7 +58,7 @@ class MixedPrecision(Decider):
         self,
         budget: Budget,
         calibration: Calibration,
-        target: Target,
+        target: CpuTarget,
         measure: Callable[[Plan], Costs],
         *,
         pinned: Sequence[Scope] = (),
@@ -247,7 +247,7 @@ def _reason(option: Option, instead: Option) -> str:
     return f"mixed precision: {what}; it would be {spent} and {smaller}"
 
 
-def _edges(nodes: Mapping[str, Node], parts: Sequence[tuple[str, ...]], target: Target) -> list[Edge]:
+def _edges(nodes: Mapping[str, Node], parts: Sequence[tuple[str, ...]], target: CpuTarget) -> list[Edge]:
     """From each group to those that read its result, also through nodes that are in none."""
     number = {name: index for index, names in enumerate(parts) for name in names}
     found: dict[tuple[int, int], float] = {}

@@ -1,8 +1,16 @@
-"""Targets parse, print back, and say what is wrong with a text."""
+"""Targets of several kinds parse, print back, and say what is wrong with a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
+from fxpress import registry
+from fxpress.cpu import CpuTarget, host_options
 from fxpress.errors import InvalidInput
-from fxpress.target import Target, host_options
+from fxpress.target import Target
 
 
 @pytest.mark.parametrize("text", ["cpu", "cpu{isa=avx2}", " cpu { cores=3 , l2=4096 } ", "cpu{}"])
@@ -13,14 +21,15 @@ def test_text_parses_and_prints_back(text):
 
 
 def test_what_is_not_given_is_this_machines():
-    assert Target.parse("cpu") == Target(**host_options())
-    assert (Target.parse("cpu{isa=avx2}").vector.lanes, Target(isa="avx512").vector.lanes) == (8, 16)
+    assert Target.parse("cpu") == CpuTarget(**host_options())
+    assert (Target.parse("cpu{isa=avx2}").vector.lanes, CpuTarget(isa="avx512").vector.lanes) == (8, 16)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gpu", r"^target kind must be one of \['cpu'\], not 'gpu'$"),
+        ("gpu", r"^target kind must be one of \['cpu'.*\], not 'gpu'$"),
+        ("cpu{cores=2,cores=3}", r"^target option cores must be given once, not twice in 'cpu\{cores=2,cores=3\}'$"),
         ("cpu{isa=mmx}", r"^target option isa must be one of \['avx2', 'avx512'\], not 'mmx'$"),
         ("cpu{cores=0}", r"^target option cores must be at least 1, not 0$"),
         ("cpu{cores=two}", r"^target option cores must be a positive integer, not 'two'$"),
@@ -57,3 +66,30 @@ def test_extensions_may_stand_on_either_side_of_the_isa(text: str) -> None:
 def test_an_extension_of_another_isa_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^target option extensions must be 'none' or some of \['avxvnni'\]"):
         Target.parse("cpu{isa=avx2,extensions=vnni}")
+
+
+@dataclass(frozen=True)
+class Abacus(Target):
+    """A kind of target as a plugin would bring it."""
+
+    kind: ClassVar[str] = "abacus"
+    backend: ClassVar[str] = "beads"
+    rods: str = "10"
+
+    def options(self) -> Mapping[str, object]:
+        return {"rods": self.rods}
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, str]) -> Abacus:
+        return cls(**options)
+
+
+def test_kinds_come_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {**registry.entries("targets"), "abacus": registry.Entry("abacus", "plugin", lambda: Abacus)}
+    monkeypatch.setattr(registry, "entries", lambda kind: known)
+    target = Target.parse("abacus{rods=13}")
+    assert target == Abacus("13")
+    assert Target.parse(str(target)) == target
+    assert Target.parse("cpu{cores=2}").kind == "cpu"
+    with pytest.raises(InvalidInput, match=r"^target kind must be one of \['abacus', 'cpu'.*\], not 'sundial'$"):
+        Target.parse("sundial")

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .gemm import CHUNK, accumulate, best_rows, counts, part, rows_cycles, tasks, tiles, zeros
@@ -272,7 +272,7 @@ class Attention(Kernel):
         keys: int,
         depth: int,
         value_depth: int | None = None,
-        target: Target,
+        target: CpuTarget,
         q: Heads | None = None,
         k: Heads | None = None,
         v: Heads | None = None,

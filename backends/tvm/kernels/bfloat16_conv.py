@@ -12,7 +12,7 @@ from typing import ClassVar
 import tvm
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Operand, Registers
 from .conv import DirectBody
 from .conv_shape import ConvShape
@@ -39,7 +39,7 @@ class Bfloat16Conv(TiledConv):
     line: ClassVar[int] = 32
 
     @classmethod
-    def choose(cls, shape: ConvShape, y_dtype: str, residual_dtype: str, target: Target) -> Bfloat16Conv:
+    def choose(cls, shape: ConvShape, y_dtype: str, residual_dtype: str, target: CpuTarget) -> Bfloat16Conv:
         """The kernel with the tile for `target`: to the model, two elements take the place of one float."""
         shape = shape.flattened()
         n, h, w = (-(-stride // STEP) for stride in shape.x_strides)
@@ -48,7 +48,7 @@ class Bfloat16Conv(TiledConv):
         return cls(shape, tile, y_dtype, residual_dtype)
 
     @classmethod
-    def suits(cls, shape: ConvShape, target: Target) -> bool:
+    def suits(cls, shape: ConvShape, target: CpuTarget) -> bool:
         """Whether the target has the instruction and the shape runs of even length."""
         if not target.has("bf16"):
             return False

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Registers
 from .conv_shape import ConvShape, Epilogue, Prefetch, load_first
 from .gemm import CHUNK, LONGEST, Chunks, zeros
@@ -23,7 +23,7 @@ class DirectConv(TiledConv):
     name: ClassVar[str] = "direct-conv"
 
     @classmethod
-    def choose(cls, shape: ConvShape, target: Target) -> DirectConv:
+    def choose(cls, shape: ConvShape, target: CpuTarget) -> DirectConv:
         """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
         shape = shape.flattened()
         return cls(shape, choose_conv_tile(shape, target))

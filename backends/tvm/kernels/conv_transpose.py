@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access
 from .conv import DirectConv
 from .conv_shape import ConvKernel, ConvShape
@@ -43,7 +43,7 @@ class ConvTranspose(ConvKernel):
     name: ClassVar[str] = "conv-transpose"
 
     @classmethod
-    def choose(cls, shape: ConvShape, target: Target) -> ConvTranspose:
+    def choose(cls, shape: ConvShape, target: CpuTarget) -> ConvTranspose:
         """The kernel whose phases have the tiles that suit `target`."""
         return cls(shape, tuple(_phases(shape, target)))
 
@@ -87,7 +87,7 @@ class ConvTranspose(ConvKernel):
             at += phase.conv.packed_elements
 
 
-def _phases(shape: ConvShape, target: Target) -> Iterator[Phase]:
+def _phases(shape: ConvShape, target: CpuTarget) -> Iterator[Phase]:
     for row in range(min(shape.stride[0], shape.height)):
         for column in range(min(shape.stride[1], shape.width)):
             rows, top = _taps(shape, 0, row)

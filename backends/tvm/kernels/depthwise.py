@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Registers
 from .conv_shape import ConvKernel, ConvShape, Epilogue, load_first
 from .tiles import DepthwiseTile, choose_depthwise_tile
@@ -35,7 +35,7 @@ class DepthwiseConv(ConvKernel):
             raise ValueError(f"shape must have groups == ic == oc, not {self.shape}; use DirectConv")
 
     @classmethod
-    def choose(cls, shape: ConvShape, target: Target) -> DepthwiseConv:
+    def choose(cls, shape: ConvShape, target: CpuTarget) -> DepthwiseConv:
         """The kernel with the tile that suits `target`."""
         return cls(shape, choose_depthwise_tile(shape, target))
 

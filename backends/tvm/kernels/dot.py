@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand
 from .gemm import part, tasks
 from .linear_shape import LinearShape, Rows
@@ -29,12 +29,12 @@ class Dot(Kernel):
     block: int
 
     @classmethod
-    def suits(cls, shape: LinearShape, target: Target) -> bool:
+    def suits(cls, shape: LinearShape, target: CpuTarget) -> bool:
         """Whether so few outputs are better computed one by one."""
         return 2 * shape.n <= target.vector.lanes and shape.k >= 4 * target.vector.lanes
 
     @classmethod
-    def choose(cls, shape: LinearShape, target: Target) -> Dot:
+    def choose(cls, shape: LinearShape, target: CpuTarget) -> Dot:
         """The kernel for `target`: a few tasks a core."""
         return cls(shape=shape, lanes=target.vector.lanes, block=-(-shape.m // (4 * target.cores)))
 

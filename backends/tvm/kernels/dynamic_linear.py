@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .conv_shape import activation, load_first, rows_as_pixels
 from .gemm import tasks
@@ -113,7 +113,7 @@ class DynamicLinear(TiledConv):
     line: ClassVar[int] = 64
 
     @classmethod
-    def choose(cls, layer: LinearShape, target: Target) -> DynamicLinear:
+    def choose(cls, layer: LinearShape, target: CpuTarget) -> DynamicLinear:
         """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
         stride = QuantizeRows.stride(layer.k)
         shape = rows_as_pixels(layer, Rows(layer.inner * stride, stride)).flattened()

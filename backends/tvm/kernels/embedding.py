@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from .base import Access, Expr, Kernel, Operand, broadcast
 from .gather import row_number
 from .loops import LAUNCH_COST, Axis, nest, run
@@ -33,7 +33,7 @@ class IntegerLookup(Kernel):
     threads: int
 
     @classmethod
-    def choose(cls, rows: int, inner: int, count: int, ids_dtype: str, target: Target) -> IntegerLookup:
+    def choose(cls, rows: int, inner: int, count: int, ids_dtype: str, target: CpuTarget) -> IntegerLookup:
         """The kernel for `target`."""
         return cls(rows, inner, count, ids_dtype, target.vector.lanes, target.cores)
 

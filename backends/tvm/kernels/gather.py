@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from .base import Access, Expr, Kernel, Operand
 from .loops import LAUNCH_COST, Axis, nest, offset_of, run
 from .pointwise_ops import size_of
@@ -162,7 +162,7 @@ def lookup_kernel(
     count: int,
     ids_dtype: str,
     dtype: str,
-    target: Target,
+    target: CpuTarget,
     *,
     strides: tuple[int, int] | None = None,
     out_strides: tuple[int, int] | None = None,
@@ -185,7 +185,7 @@ def gather_kernel(
     strides: Sequence[int],
     ids_strides: Sequence[int],
     out_strides: Sequence[int],
-    target: Target,
+    target: CpuTarget,
 ) -> Gather:
     """Make a gather for a target; see Gather for the arguments."""
     layout = tuple(strides), tuple(ids_strides), tuple(out_strides)

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from .base import Access, Expr, Registers, broadcast, scratch
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run
 from .norm import Norm
@@ -173,7 +173,7 @@ def group_norm_kernel(
     strides: Sequence[int],
     out_strides: Sequence[int],
     eps: float,
-    target: Target,
+    target: CpuTarget,
     *,
     weight: bool = True,
     bias: bool = True,

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import tvm
 
+from ....cpu import EXTENSIONS, ISAS, CpuTarget
 from ....runtime.threads import use_threads
-from ....target import EXTENSIONS, ISAS, Target
 from .base import Call, Kernel, run_module
 
 
-def llvm_target(target: Target, extensions: Iterable[str] = ()) -> Any:
+def llvm_target(target: CpuTarget, extensions: Iterable[str] = ()) -> Any:
     """The TVM target that code for `target` is generated with, using these of its extensions."""
     attributes = [EXTENSIONS[name].attribute for name in sorted(extensions)]
     options = {"kind": "llvm", "mcpu": ISAS[target.isa].mcpu, "num-cores": target.cores}
     return tvm.target.Target(options | ({"mattr": attributes} if attributes else {}))
 
 
-def build(module: Any, target: Target, extensions: Iterable[str] = ()) -> Any:
+def build(module: Any, target: CpuTarget, extensions: Iterable[str] = ()) -> Any:
     """Compile a module of kernels for `target`; `extensions` are those that the kernels need.
 
     Storage rewriting is off: merging two allocations of different size drops the annotation that keeps `Registers`
@@ -34,7 +34,7 @@ def build(module: Any, target: Target, extensions: Iterable[str] = ()) -> Any:
 class CompiledKernel:
     """A kernel ready to call: `CompiledKernel(kernel, target)(*arrays)`, outputs written in place."""
 
-    def __init__(self, kernel: Kernel, target: Target) -> None:
+    def __init__(self, kernel: Kernel, target: CpuTarget) -> None:
         operands = kernel.operands()
         self._operands = operands
         self._cores = target.cores

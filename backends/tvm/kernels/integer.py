@@ -13,7 +13,7 @@ import torch
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from . import gemm
 from .base import Access, Expr
 from .conv_shape import bounded_lanes
@@ -31,7 +31,7 @@ _BYTES_TO_WORDS = {
 _MULTIPLY_ADD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
 
 
-def integer_lanes(channels: int, target: Target) -> int:
+def integer_lanes(channels: int, target: CpuTarget) -> int:
     """The lanes of the vectors that hold the 32-bit sums of `channels` channels."""
     return max(LEAST_LANES, bounded_lanes(channels, target.vector.lanes))
 
@@ -61,7 +61,7 @@ class DotProduct:
     narrow: bool = False
 
     @classmethod
-    def choose(cls, lanes: int, target: Target) -> DotProduct:
+    def choose(cls, lanes: int, target: CpuTarget) -> DotProduct:
         """The fastest way that `target` has."""
         return cls(lanes, next((name for name in ("vnni", "avxvnni") if target.has(name)), ""))
 

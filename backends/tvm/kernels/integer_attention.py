@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....ops import WEIGHT_STEPS
-from ....target import Target
 from . import vmath
 from .attention import Heads, Mask
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
@@ -128,7 +128,7 @@ class IntegerAttention(Kernel):
         keys: int,
         depth: int,
         value_depth: int,
-        target: Target,
+        target: CpuTarget,
         q: Heads,
         k: Heads,
         v: Heads,

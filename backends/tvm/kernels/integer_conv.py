@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Operand, Registers
 from .conv_shape import ConvShape, load_first
 from .integer import STEP, DotProduct, integer_lanes
@@ -39,7 +39,7 @@ class IntegerConv(TiledConv):
     line: ClassVar[int] = 64
 
     @classmethod
-    def choose(cls, shape: ConvShape, results: Requantization, target: Target) -> IntegerConv:
+    def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget) -> IntegerConv:
         """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
         shape = shape.flattened()
         tile = integer_tile(shape, target)
@@ -96,7 +96,7 @@ class _Body(TileBody):
         self.results.store(sums, self.first_channel, counts, rows)
 
 
-def integer_tile(shape: ConvShape, target: Target) -> ConvTile:
+def integer_tile(shape: ConvShape, target: CpuTarget) -> ConvTile:
     """The tile that suits a convolution of 8-bit integers.
 
     To the model it is one of floats with a quarter of the channels: four bytes take the place of one float.

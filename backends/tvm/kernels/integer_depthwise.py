@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand, Registers
 from .channel_vectors import Channels, Vector
 from .conv_shape import ConvShape
@@ -53,7 +53,7 @@ class IntegerDepthwise(Kernel):
             raise ValueError(f"shape must have groups == ic == oc, not {self.shape}")
 
     @classmethod
-    def choose(cls, shape: ConvShape, results: Requantization, target: Target) -> IntegerDepthwise:
+    def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget) -> IntegerDepthwise:
         """The kernel with the tile that suits `target`. `results` has the channels of the shape, or one for all."""
         channels = Channels.cut(shape.oc, QUAD * target.vector.lanes)
         lines, columns = _register_tile(shape, target)
@@ -249,7 +249,7 @@ class IntegerDepthwise(Kernel):
         return (a, b, c, d if d <= last else c) if c <= last else (a, b, a, b)
 
 
-def _register_tile(shape: ConvShape, target: Target) -> tuple[int, int]:
+def _register_tile(shape: ConvShape, target: CpuTarget) -> tuple[int, int]:
     """The rows and columns of pixels of the cheapest tile that fits the registers."""
     most = target.vector.registers // 2 // QUAD  # the other half holds pixels and weights
     tall = shape.taps <= _MOST_TAPS

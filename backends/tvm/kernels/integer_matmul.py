@@ -12,7 +12,7 @@ import torch
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .channel_vectors import Channels, Vector
 from .gemm import tasks
@@ -75,7 +75,7 @@ class IntegerMatMul(Kernel):
         y: Matrix,
         results: Requantization,
         b_zero: bool,
-        target: Target,
+        target: CpuTarget,
     ) -> IntegerMatMul:
         """The kernel with tiles and task sizes chosen for `target`."""
         most = (target.vector.registers - QUAD - 2) // QUAD  # a step of b and one of a are held beside the sums

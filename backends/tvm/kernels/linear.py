@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tasks
 from .linear_shape import LinearShape, Rows
@@ -222,7 +222,7 @@ class Linear(Kernel):
         )
 
     @classmethod
-    def choose(cls, shape: LinearShape, target: Target) -> Linear:
+    def choose(cls, shape: LinearShape, target: CpuTarget) -> Linear:
         """The kernel with tile and loop order chosen for `target`."""
         outer, inner, n, k = shape.outer, shape.inner, shape.n, shape.k
         lanes, registers = target.vector.lanes, target.vector.registers
@@ -257,7 +257,7 @@ class Linear(Kernel):
         )
 
 
-def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: Target) -> tuple[str, int]:
+def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: CpuTarget) -> tuple[str, int]:
     """The loop order, and into how many blocks the rows are cut."""
     x, weight = 4 * m * k, 4 * n * k
     if weight > 2 * x or (weight > x and x <= target.l2 // 2):
@@ -269,7 +269,7 @@ def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: Target) -> 
     return "mn", min(tiles, rounds * target.cores)
 
 
-def _slices(rows: int, k: int, target: Target) -> int:
+def _slices(rows: int, k: int, target: CpuTarget) -> int:
     """Into how many equal parts k is cut so that a part of `rows` rows of x takes half of L2; 1 if none is equal."""
     least = -(-4 * rows * k // (target.l2 // 2))
     return next((slices for slices in range(least, 2 * least + 1) if k % (4 * slices) == 0), 1)

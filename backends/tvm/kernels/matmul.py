@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand, broadcast, scratch
 from .gemm import accumulate, best_rows, counts, fits, rows_cycles, tasks, tiles, zeros
 from .gemm import part as cut
@@ -152,7 +152,7 @@ class MatMul(Kernel):
         n: int,
         k: int,
         *,
-        target: Target,
+        target: CpuTarget,
         a: Matrix | None = None,
         b: Matrix | None = None,
         y: Matrix | None = None,

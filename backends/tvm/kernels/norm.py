@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from .base import Access, Expr, Kernel, Operand, broadcast
 from .loops import LAUNCH_COST, collapse, nest, offset_of, run
 from .sums import UNROLL, mean_of
@@ -142,7 +142,7 @@ def layer_norm_kernel(
     strides: Sequence[int],
     out_strides: Sequence[int],
     eps: float,
-    target: Target,
+    target: CpuTarget,
     *,
     weight: bool = True,
     bias: bool = True,

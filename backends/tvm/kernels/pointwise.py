@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand
 from .loops import LAUNCH_COST, Axis, blocks, collapse, nest
@@ -211,7 +211,7 @@ def pointwise_kernel(
     outputs: Sequence[Stream],
     program: Sequence[Instruction],
     results: Sequence[int],
-    target: Target,
+    target: CpuTarget,
 ) -> Pointwise:
     """Make the kernel of a pointwise program for a target."""
     return Pointwise(
@@ -226,7 +226,7 @@ def pointwise_kernel(
 
 
 def copy_kernel(
-    shape: Sequence[int], dtype: str, source: Sequence[int], destination: Sequence[int], target: Target
+    shape: Sequence[int], dtype: str, source: Sequence[int], destination: Sequence[int], target: CpuTarget
 ) -> Pointwise:
     """Make the kernel that copies between two strided views of one shape and dtype: also every layout
     change."""
@@ -241,7 +241,7 @@ def flip_kernel(
     result: str,
     source: Sequence[int],
     destination: Sequence[int],
-    target: Target,
+    target: CpuTarget,
 ) -> Pointwise:
     """Make the kernel that copies int8 into uint8 with 128 added, or uint8 into int8 with 128 taken away."""
     program = (
@@ -253,7 +253,7 @@ def flip_kernel(
     return pointwise_kernel(shape, streams[:1], streams[1:], program, (2,), target)
 
 
-def fill_kernel(shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: Target) -> Pointwise:
+def fill_kernel(shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: CpuTarget) -> Pointwise:
     """Make the kernel that writes one constant over a strided view."""
     program = (Instruction("constant", (), dtype, (value,)),)
     return pointwise_kernel(shape, (), (Stream(dtype, tuple(strides)),), program, (0,), target)

@@ -12,8 +12,8 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .loops import LAUNCH_COST, Axis, vectors
@@ -214,7 +214,7 @@ def pool_kernel(
     windows: Sequence[Window],
     strides: Sequence[int],
     out_strides: Sequence[int],
-    target: Target,
+    target: CpuTarget,
     *,
     count_include_pad: bool = True,
     divisor: int = 0,

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .gemm import accumulate, best_rows, counts, fits, part, rows_cycles, tasks, tiles
@@ -213,7 +213,7 @@ class Recurrent(Kernel):
         steps: int,
         batch: int,
         hidden: int,
-        target: Target,
+        target: CpuTarget,
         gates: Steps | None = None,
         y: Steps | None = None,
         bias: bool = True,

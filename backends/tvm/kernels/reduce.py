@@ -11,8 +11,8 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .loops import LAUNCH_COST, Axis, collapse, nest, serial
@@ -313,7 +313,7 @@ def reduce_kernel(
     out_strides: Sequence[int],
     dtype: str,
     out_dtype: str,
-    target: Target,
+    target: CpuTarget,
     correction: float = 1.0,
 ) -> Reduce:
     """Make a reduction for a target; see Reduce for the arguments."""

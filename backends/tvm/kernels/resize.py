@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast
 from .loops import LAUNCH_COST, Axis, nest, offset_of
 from .vmath import constant, hold, opaque
@@ -130,7 +130,7 @@ def resize_kernel(
     out_spatial: Sequence[int],
     strides: Sequence[int],
     out_strides: Sequence[int],
-    target: Target,
+    target: CpuTarget,
     *,
     align_corners: bool = False,
     scale_factors: Sequence[float | None] | None = None,

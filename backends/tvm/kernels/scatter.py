@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand
 from .gather import row_number
@@ -95,7 +95,7 @@ def scatter_kernel(
     ids_strides: Sequence[int],
     strides: Sequence[int],
     out_strides: Sequence[int],
-    target: Target,
+    target: CpuTarget,
 ) -> Scatter:
     """Make a scatter for a target; see Scatter for the arguments."""
     layout = tuple(ids_strides), tuple(strides), tuple(out_strides)

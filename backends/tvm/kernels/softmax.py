@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from . import vmath
 from .base import Access, Expr, Kernel, Operand, Registers, broadcast, scratch
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, run, vectors
@@ -149,7 +149,7 @@ def softmax_kernel(
     dim: int,
     strides: Sequence[int],
     out_strides: Sequence[int],
-    target: Target,
+    target: CpuTarget,
     log: bool = False,
 ) -> Softmax:
     """Make a softmax for a target; see Softmax for the arguments."""

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from .base import Access, Expr, Kernel, Operand, Registers, scratch
 from .loops import LAUNCH_COST, Axis, nest, offset_of
 
@@ -108,7 +108,7 @@ def sort_kernel(
     strides: Sequence[int],
     value_strides: Sequence[int],
     index_strides: Sequence[int],
-    target: Target,
+    target: CpuTarget,
 ) -> Sort:
     """Make a sort of a value of this shape along `dim` for a target; strides by dim."""
     rest = [d for d in range(len(shape)) if d != dim]

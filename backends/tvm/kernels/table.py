@@ -10,7 +10,7 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Kernel, Operand
 from .loops import LAUNCH_COST, Axis, collapse, nest, offset_of, vectors
 from .vmath import constant, hold, select, vector_type
@@ -39,7 +39,9 @@ class Table(Kernel):
     threads: int
 
     @classmethod
-    def choose(cls, shape: Sequence[int], strides: Sequence[int], out_strides: Sequence[int], target: Target) -> Table:
+    def choose(
+        cls, shape: Sequence[int], strides: Sequence[int], out_strides: Sequence[int], target: CpuTarget
+    ) -> Table:
         """The kernel for `target`."""
         width, permutes = 4 * target.vector.lanes, target.has("vbmi")
         return cls(tuple(shape), tuple(strides), tuple(out_strides), width, permutes, target.cores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .conv_shape import ConvShape, bounded_lanes
 
 
@@ -64,13 +64,13 @@ _PAGE = 4096  # addresses this far apart fall into the same set of the first cac
 _WAYS = 8
 
 
-def choose_conv_tile(shape: ConvShape, target: Target) -> ConvTile:
+def choose_conv_tile(shape: ConvShape, target: CpuTarget) -> ConvTile:
     """The tile that the model predicts to be fastest for `shape` on `target`."""
     tile = min(_register_tiles(shape, target), key=lambda tile: _cycles(tile, shape, target))
     return _blocked(tile, shape, target)
 
 
-def _register_tiles(shape: ConvShape, target: Target) -> Iterator[ConvTile]:
+def _register_tiles(shape: ConvShape, target: CpuTarget) -> Iterator[ConvTile]:
     oc = shape.oc // shape.groups
     lanes = bounded_lanes(oc, target.vector.lanes)
     for vectors in range(1, min(4, -(-oc // lanes)) + 1):
@@ -81,7 +81,7 @@ def _register_tiles(shape: ConvShape, target: Target) -> Iterator[ConvTile]:
             yield ConvTile(lanes, vectors, shape.width, lines)
 
 
-def _cycles(tile: ConvTile, shape: ConvShape, target: Target) -> float:
+def _cycles(tile: ConvTile, shape: ConvShape, target: CpuTarget) -> float:
     """Predicted cycles of one image and group on one core, its data in the second cache."""
     depth = shape.taps * (shape.ic // shape.groups)
     panels = tile.panels(shape)
@@ -113,7 +113,7 @@ def _split(extent: int, step: int) -> tuple[int, int]:
     return count, extent - (count - 1) * step
 
 
-def _blocked(tile: ConvTile, shape: ConvShape, target: Target) -> ConvTile:
+def _blocked(tile: ConvTile, shape: ConvShape, target: CpuTarget) -> ConvTile:
     """Choose order, block and threads: what is larger, weights or input, is read from memory once."""
     tiles, panels = tile.tiles(shape), tile.panels(shape)
     images = shape.batch * shape.groups
@@ -158,7 +158,7 @@ class DepthwiseTile:
         return f"tile={self.lines}x{self.columns}x{self.lanes} rows={self.rows} vectors={self.vectors}"
 
 
-def choose_depthwise_tile(shape: ConvShape, target: Target) -> DepthwiseTile:
+def choose_depthwise_tile(shape: ConvShape, target: CpuTarget) -> DepthwiseTile:
     """The tile that suits `shape` on `target`."""
     lanes = bounded_lanes(shape.oc, target.vector.lanes)
     vectors = -(-shape.oc // lanes)

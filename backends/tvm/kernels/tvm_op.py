@@ -11,8 +11,8 @@ import tvm
 from tvm import te, tirx, topi
 from tvm.tirx.script import builder as B
 
+from ....cpu import CpuTarget
 from ....errors import InvalidInput
-from ....target import Target
 from ..schedules import declare_serial, default_schedule, in_order
 from .base import Access, Kernel, Operand
 
@@ -60,7 +60,7 @@ class TvmOp(Kernel):
     op: str
     inputs: tuple[tuple[tuple[int, ...], str], ...]
     parameters: tuple[Any, ...]
-    target: Target
+    target: CpuTarget
 
     def __post_init__(self) -> None:
         if self.op not in OPERATORS:

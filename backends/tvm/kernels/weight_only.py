@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Expr, Operand, Registers, broadcast, scratch
 from .gemm import CHUNK, best_rows, rows_cycles, zeros
 from .linear import Linear
@@ -73,7 +73,7 @@ class PackedLinear(Linear):
         _spans(stored, CHUNK, span)
 
     @classmethod
-    def choose_packed(cls, shape: LinearShape, stored: StoredWeight, target: Target) -> Self:
+    def choose_packed(cls, shape: LinearShape, stored: StoredWeight, target: CpuTarget) -> Self:
         """The kernel with its tile chosen for `target`."""
         lanes, registers = target.vector.lanes, target.vector.registers
 
@@ -141,7 +141,7 @@ class ExpandedLinear(Linear):
         return {"weight": named["weight"]}
 
     @classmethod
-    def choose_expanded(cls, shape: LinearShape, stored: StoredWeight, target: Target) -> Self:
+    def choose_expanded(cls, shape: LinearShape, stored: StoredWeight, target: CpuTarget) -> Self:
         """The kernel with the tile and loop order of a float32 layer; slices of the depth keep a panel in L2."""
         linear = Linear.choose(shape, target)
         slices = _slices(stored, max(linear.slices, -(-8 * shape.k * linear.width // target.l2)))
@@ -156,7 +156,7 @@ def _slices(stored: StoredWeight, least: int) -> int:
     return next((slices for slices in range(least, 2 * least + 1) if stored.k % (slices * unit) == 0), 1)
 
 
-def stored_linear(shape: LinearShape, stored: StoredWeight, target: Target) -> PackedLinear | ExpandedLinear:
+def stored_linear(shape: LinearShape, stored: StoredWeight, target: CpuTarget) -> PackedLinear | ExpandedLinear:
     """The kernel for a layer with a stored weight."""
     if shape.m <= _DIRECT_ROWS:
         return PackedLinear.choose_packed(shape, stored, target)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from tvm.tirx.script import builder as B
 
-from ....target import Target
+from ....cpu import CpuTarget
 from .base import Access, Operand
 from .conv_shape import LINE, ConvKernel, ConvShape, Epilogue
 from .winograd_tiles import WinogradTiles
@@ -53,7 +53,7 @@ class WinogradConv(ConvKernel):
             raise ValueError(f"groups must leave panels for each, not be {self.groups} for {self.form.panels} panels")
 
     @classmethod
-    def choose(cls, shape: ConvShape, target: Target, outputs: int = 2) -> WinogradConv:
+    def choose(cls, shape: ConvShape, target: CpuTarget, outputs: int = 2) -> WinogradConv:
         """The division of work that takes the fewest cycles, with scratch memory that stays in the second cache.
 
         F(2, 3) is the default: its error is that of a direct convolution, where F(4, 3) has about 2.5 times as much.
@@ -191,7 +191,7 @@ def possible(shape: ConvShape) -> bool:
     return shape.kernel == (3, 3) and shape.stride == (1, 1) and shape.dilation == (1, 1) and shape.groups == 1
 
 
-def profitable(shape: ConvShape, target: Target) -> bool:
+def profitable(shape: ConvShape, target: CpuTarget) -> bool:
     """Whether `WinogradConv` is expected to be faster than `DirectConv` and accurate enough.
 
     It needs channels enough to fill vectors and to pay for the transforms, and output tiles enough on each core to pay

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.attention import Attention, Heads, Mask, mask_numbers
 from ..kernels.integer_attention import IntegerAttention
 from ..kernels.pointwise import Instruction, Pointwise, Stream, copy_kernel, pointwise_kernel
@@ -23,7 +23,7 @@ SWAPPED = [0, 1, 3, 2]  # queries and keys
 TO_ROWS = ([0, 2, 1, 3], [1, 2])  # the permute or transpose that puts heads behind rows
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     query, key, value = (n.meta["val"] for n in node.args[:3])
     if any(x.dtype != torch.float32 for x in (query, key, value)):
         return f"its operands must be float32, not {query.dtype}"
@@ -39,7 +39,7 @@ def check(node: Node, target: Target) -> str | None:
     return None
 
 
-def check_strict(node: Node, target: Target) -> str | None:
+def check_strict(node: Node, target: CpuTarget) -> str | None:
     mask, fill = node.args[3:5]
     expected = torch.float32 if fill is None else torch.bool
     if mask.meta["val"].dtype != expected:
@@ -96,7 +96,7 @@ def _attention(
     cx.call(kernel, q, k, v, *([added] if added is not None else []), out)
 
 
-def check_quantized(node: Node, target: Target) -> str | None:
+def check_quantized(node: Node, target: CpuTarget) -> str | None:
     a = arguments(node)
     query, key, mask = a["query"].meta["val"], a["key"].meta["val"], a["attn_mask"]
     if query.dim() not in (3, 4) or key.dim() != query.dim():
@@ -193,7 +193,7 @@ def _heads_behind_rows(user: Node) -> bool:
     return user.target == aten.transpose.int and sorted(d % 4 for d in user.args[1:]) == TO_ROWS[1]
 
 
-def _as_numbers(mask: View, fill: float | None, by_keys: View, target: Target) -> Pointwise:
+def _as_numbers(mask: View, fill: float | None, by_keys: View, target: CpuTarget) -> Pointwise:
     """The kernel that writes a mask as floats: itself, or what a bool stands for."""
     if mask.dtype == "float32":
         return copy_kernel(mask.shape, mask.dtype, mask.strides, by_keys.strides, target)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.pointwise import fill_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -160,7 +160,7 @@ def _border(node: Node, cx: Lowering, mirrored: bool) -> None:
             cx.copy(View(out.storage, start, strip.shape, tuple(strides)), strip)
 
 
-def check_pad(node: Node, target: Target) -> str | None:
+def check_pad(node: Node, target: CpuTarget) -> str | None:
     return "negative pads are not supported" if min(node.args[1]) < 0 else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.gather import gather_kernel, lookup_kernel
 from ..kernels.linear import Linear, pack
 from ..kernels.linear_shape import LinearShape
@@ -109,7 +109,7 @@ def _lookup(cx: Lowering, x: View, first: int, count: int, ids: View, out: View)
     cx.call(kernel, table, ids, out)
 
 
-def check_index(node: Node, target: Target) -> str | None:
+def check_index(node: Node, target: CpuTarget) -> str | None:
     indices = node.args[1]
     places = [i for i, n in enumerate(indices) if n is not None]
     if any(indices[i].meta["val"].dtype not in INDEX_DTYPES for i in places):
@@ -146,7 +146,7 @@ def scatter(op: str | None = None) -> Callable[[Node, Lowering], None]:
     return lower
 
 
-def check_scatter(node: Node, target: Target) -> str | None:
+def check_scatter(node: Node, target: CpuTarget) -> str | None:
     value = node.args[0].meta["val"]
     if len(node.args) > 4 and (node.args[4] == "mean" or not node.kwargs.get("include_self", True)):
         return f"a scattered {node.args[4]} of {value.dtype} is not supported"

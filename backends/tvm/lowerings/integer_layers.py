@@ -10,8 +10,8 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
+from ....cpu import CpuTarget
 from ....ops.requantization import multiplier_of, shift_of
-from ....target import Target
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
 from ..kernels.integer_conv import IntegerConv
@@ -143,7 +143,7 @@ def _constant(user: Node, node: Node) -> torch.Tensor:
     return value.detach()  # type: ignore[no-any-return]
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     """Why a quantised layer cannot be computed exactly, or None."""
     a = arguments(node)
     if a["x"].meta["val"].dtype != torch.int8:

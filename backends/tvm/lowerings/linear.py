@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.dot import Dot
 from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
@@ -72,7 +72,7 @@ def even_rows(cx: Lowering, source: View, target: View, added: View | None) -> t
     return source, target, added, split
 
 
-def linear_kernel(shape: LinearShape, target: Target) -> Linear | Dot:
+def linear_kernel(shape: LinearShape, target: CpuTarget) -> Linear | Dot:
     """The kernel for a layer."""
     return Dot.choose(shape, target) if Dot.suits(shape, target) else Linear.choose(shape, target)
 

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.dynamic_linear import DynamicLinear, QuantizeRows
 from ..kernels.linear_shape import LinearShape
 from ..kernels.stored_weights import StoredWeight
@@ -114,7 +114,7 @@ def constant_of(cx: Lowering, node: Node) -> torch.Tensor:
     return tensor
 
 
-def _check_weight_only(node: Node, target: Target) -> str | None:
+def _check_weight_only(node: Node, target: CpuTarget) -> str | None:
     a = arguments(node)
     if a["bits"] not in _BITS:
         return f"its weight must have 4 or 8 bits, not {a['bits']}"
@@ -122,7 +122,7 @@ def _check_weight_only(node: Node, target: Target) -> str | None:
     return not_constant(a, wanted) or _not_float32(a) or no_elements(node, a)
 
 
-def _check_dynamic(node: Node, target: Target) -> str | None:
+def _check_dynamic(node: Node, target: CpuTarget) -> str | None:
     a = arguments(node)
     k = a["x"].meta["val"].shape[-1]
     if k > _MOST_PRODUCTS:

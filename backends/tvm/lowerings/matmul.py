@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.matmul import MatMul, Matrix
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -16,7 +16,7 @@ from ..views import View
 aten = torch.ops.aten
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     for operand in node.all_input_nodes:
         if operand.meta["val"].dtype != torch.float32:
             return f"its operands must be float32, not {operand.meta['val'].dtype}"

@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.bfloat16_conv import Bfloat16Conv
 from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape, rows_as_pixels
@@ -134,7 +134,7 @@ def _cast_kernel(cx: Lowering, source: View, destination: View) -> Any:
     return pointwise_kernel(source.shape, streams[:1], streams[1:], program, (1,), cx.target)
 
 
-def _check(node: Node, target: Target) -> str | None:
+def _check(node: Node, target: CpuTarget) -> str | None:
     a = arguments(node)
     reason = not_constant(a, {"weight": None}) or no_elements(node, a)
     if reason is not None:

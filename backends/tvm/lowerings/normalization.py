@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.group_norm import group_norm_kernel
 from ..kernels.norm import layer_norm_kernel
 from ..kernels.softmax import softmax_kernel
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 fxpress = torch.ops.fxpress
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     value = node.args[0].meta["val"]
     if value.dtype != torch.float32 or node.meta["val"].dtype != torch.float32:
         return f"its operands must be float32, not {value.dtype}"

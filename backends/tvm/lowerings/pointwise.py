@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
 from ..kernels.pointwise_ops import POINTWISE
 from ..lowering import Check, Lowering, OpRule, dtype_name
@@ -145,7 +145,7 @@ def group_roots(cx: Lowering) -> dict[Node, Node]:
     return roots
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     for value in (node.meta["val"], *(n.meta["val"] for n in node.all_input_nodes)):
         if not isinstance(value, torch.Tensor) or dtype_name(value.dtype) not in ITEM_SIZES:
             return f"dtype {getattr(value, 'dtype', None)} has no elementwise kernels"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.pool import Window, pool_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -15,7 +15,7 @@ from ..views import View
 fxpress = torch.ops.fxpress
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     value = node.args[0].meta["val"]
     return None if value.dtype == torch.float32 else f"its input must be float32, not {value.dtype}"
 

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.embedding import IntegerLookup
 from ..kernels.integer_matmul import IntegerMatMul
 from ..kernels.pool import Average, Window, pool_kernel
@@ -45,7 +45,7 @@ def _look_up(node: Node, cx: Lowering, table: torch.Tensor) -> None:
     cx.call(Table.choose(x.shape, x.strides, y.strides, cx.target), x, entries, y)
 
 
-def check_lookup(node: Node, target: Target) -> str | None:
+def check_lookup(node: Node, target: CpuTarget) -> str | None:
     reason = check_quantized(x=torch.int8, table=torch.int8)(node, target)
     table = node.args[1]
     if reason is None and table.op != "get_attr":
@@ -96,7 +96,7 @@ def matmul(node: Node, cx: Lowering) -> None:
     cx.call(kernel, a, b, *map(cx.constant, (zeros, *results.pack(numbers))), y)
 
 
-def check_matmul(node: Node, target: Target) -> str | None:
+def check_matmul(node: Node, target: CpuTarget) -> str | None:
     reason = check_quantized(a=torch.int8, b=torch.int8)(node, target)
     depth = node.args[0].meta["val"].shape[-1]
     if reason is None and depth * _MOST_PRODUCT >= 2**31:

@@ -9,8 +9,8 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
+from ....cpu import CpuTarget
 from ....ops.requantization import HIGHEST, LOWEST
-from ....target import Target
 from ..lowering import Check
 
 _MOST = 2.0**30  # a result is less than this many times its operand
@@ -20,7 +20,7 @@ _LEAST_SCALE = 2.0**-120  # of which float32 holds the inverse
 def check_quantized(**dtypes: torch.dtype) -> Check:
     """The check of an op whose operands named so must have those dtypes."""
 
-    def check(node: Node, target: Target) -> str | None:
+    def check(node: Node, target: CpuTarget) -> str | None:
         a = arguments(node)
         for name, wanted in dtypes.items():
             found = a[name].meta["val"].dtype

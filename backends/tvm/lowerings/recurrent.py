@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
 from ..kernels.recurrent import Recurrent, Steps
@@ -16,7 +16,7 @@ from ..lowering import Lowering, OpRule
 from ..views import View
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     value, params = node.args[0].meta["val"], node.args[2]
     if value.dtype != torch.float32:
         return f"its input must be float32, not {value.dtype}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.reduce import reduce_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -62,13 +62,13 @@ def norm(node: Node, cx: Lowering) -> None:
     _reduce(cx, NORMS[_order(node)], x, _dims(argument(node, 2, "dim"), len(x.shape)), cx.output(node))
 
 
-def check_norm(node: Node, target: Target) -> str | None:
+def check_norm(node: Node, target: CpuTarget) -> str | None:
     if _order(node) not in NORMS:
         return f"the order of a norm must be 1, 2 or infinity, not {_order(node)}"
     return check(node, target)
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     value = node.args[0].meta["val"]
     if value.is_complex():
         return "complex numbers have no kernels"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.sort import sort_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -48,7 +48,7 @@ def _sort(node: Node, cx: Lowering, dim: Any, descending: Any) -> None:
     cx.call(kernel, x, values, indices)
 
 
-def check(node: Node, target: Target) -> str | None:
+def check(node: Node, target: CpuTarget) -> str | None:
     dtype = node.args[0].meta["val"].dtype
     return None if dtype in DTYPES else f"{dtype} values cannot be sorted"
 

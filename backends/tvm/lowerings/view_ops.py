@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..lowering import Lowering, OpRule
 from ..views import View
 
@@ -146,7 +146,7 @@ def as_strided(node: Node, cx: Lowering) -> None:
     cx.alias(node, replace(x, offset=x.offset + offset, shape=shape, strides=strides, halo=()))
 
 
-def check_as_strided(node: Node, target: Target) -> str | None:
+def check_as_strided(node: Node, target: CpuTarget) -> str | None:
     value = node.args[0].meta["val"]
     dense = value.is_contiguous() and value.storage_offset() == 0
     return None if dense else "its strides are those of memory that is not dense here; use a view op instead"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....target import Target
+from ....cpu import CpuTarget
 from ..kernels.codebook import VALUES, ExpandCodebook
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -18,7 +18,7 @@ fxpress = torch.ops.fxpress
 LAYERS = (fxpress.conv.default, fxpress.conv_transpose.default, fxpress.linear.default)
 
 
-def check_weight(node: Node, target: Target) -> str | None:
+def check_weight(node: Node, target: CpuTarget) -> str | None:
     """Why the weight of `node`, its second operand, cannot be packed; None when it can."""
     weight = node.args[1]
     if not isinstance(weight, Node) or (weight.op != "get_attr" and weight.target is not fxpress.codebook.default):
@@ -77,7 +77,7 @@ def _zero_first(indices: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tens
     return indices.to(torch.int16) + 1, torch.cat((values.new_zeros(1), values))
 
 
-def _check_codebook(node: Node, target: Target) -> str | None:
+def _check_codebook(node: Node, target: CpuTarget) -> str | None:
     for name, part, dtype in zip(("indices", "values"), node.args, (torch.uint8, torch.float32), strict=True):
         if not isinstance(part, Node) or part.op != "get_attr":
             return f"its {name} must be constant"

@@ -1,0 +1,189 @@
+"""CPUs: the instruction sets that kernels are emitted for, what this machine has, and the target that says both."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import ClassVar
+
+from .errors import InvalidInput
+from .target import Target
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A CPU instruction-set level: what kernels may emit and what a machine must have to run it.
+
+    `lanes` is the number of float32 in one vector register, `registers` the number of vector registers.
+    """
+
+    name: str
+    lanes: int
+    registers: int
+    mcpu: str
+    features: frozenset[str]  # names as /proc/cpuinfo spells them
+
+
+_AVX2 = frozenset({"avx", "avx2", "fma", "f16c", "bmi1", "bmi2"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+ISAS: dict[str, Isa] = {
+    isa.name: isa
+    for isa in (
+        Isa("avx2", 8, 16, "x86-64-v3", _AVX2),
+        Isa("avx512", 16, 32, "x86-64-v4", _AVX512),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Instructions beyond a level that kernels may use where the machine has them; `flag` is as /proc/cpuinfo has it.
+
+    An artifact requires only the extensions that its kernels were emitted with.
+    """
+
+    name: str
+    isa: str
+    flag: str
+    attribute: str  # as LLVM spells it
+
+
+EXTENSIONS: dict[str, Extension] = {
+    extension.name: extension
+    for extension in (
+        Extension("avxvnni", "avx2", "avx_vnni", "+avxvnni"),  # dot products of four 8-bit integers, 256-bit vectors
+        Extension("vnni", "avx512", "avx512_vnni", "+avx512vnni"),  # the same in 512-bit vectors
+        Extension("vbmi", "avx512", "avx512vbmi", "+avx512vbmi"),  # permutations of bytes
+        Extension("bf16", "avx512", "avx512_bf16", "+avx512bf16"),  # dot products of two bfloat16
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuTarget(Target):
+    """A CPU, such as `cpu{isa=avx2,cores=4}`; what its text does not give is this machine's.
+
+    `extensions` names what the machine has beyond `isa`, joined by "+", or is "none". `cores` are physical cores;
+    `l1`, `l2` are bytes of data cache per core, `l3` bytes shared by all cores. A given isa is meant for other
+    machines: it has no extensions unless they are given too.
+    """
+
+    kind: ClassVar[str] = "cpu"
+    backend: ClassVar[str] = "tvm"
+    isa: str = "avx2"
+    extensions: str = "none"
+    cores: int = 1
+    l1: int = 32 * KIB
+    l2: int = 1024 * KIB
+    l3: int = 16 * 1024 * KIB
+
+    def __post_init__(self) -> None:
+        if self.isa not in ISAS:
+            raise InvalidInput(f"target option isa must be one of {sorted(ISAS)}, not {self.isa!r}")
+        known = [extension.name for extension in EXTENSIONS.values() if extension.isa == self.isa]
+        for name in self.extensions.split("+"):
+            if name not in (*known, "none"):
+                raise InvalidInput(
+                    f"target option extensions must be 'none' or some of {known} (with isa={self.isa}) joined by '+', "
+                    f"not {self.extensions!r}"
+                )
+        for name in ("cores", "l1", "l2", "l3"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"target option {name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def vector(self) -> Isa:
+        """The instruction-set level that kernels are emitted for."""
+        return ISAS[self.isa]
+
+    def has(self, extension: str) -> bool:
+        """Whether kernels may use that extension."""
+        return extension in self.extensions.split("+")
+
+    def options(self) -> dict[str, object]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, str]) -> CpuTarget:
+        given: dict[str, object] = dict(host_options())
+        known = {f.name for f in fields(cls)}
+        if "isa" in options:
+            given["extensions"] = "none"
+        for name, value in options.items():
+            if name not in known:
+                raise InvalidInput(f"target option must be one of {sorted(known)}, not {name!r}")
+            if name in ("isa", "extensions"):
+                given[name] = value
+            elif value.isdigit():
+                given[name] = int(value)
+            else:
+                raise InvalidInput(f"target option {name} must be a positive integer, not {value!r}")
+        return cls(**given)  # type: ignore[arg-type]
+
+
+@functools.cache
+def host_options() -> dict[str, object]:
+    """Describe this machine: the best instruction-set level it has, its physical cores and its caches."""
+    flags = cpu_features()
+    names = [name for name, isa in ISAS.items() if isa.features <= flags]
+    if not names:
+        raise InvalidInput(
+            "this machine's CPU must have AVX2 and FMA to be a default target; "
+            "name another target, for example 'cpu{isa=avx2}', to compile for another machine"
+        )
+    extensions = [name for name, ext in EXTENSIONS.items() if ext.isa == names[-1] and ext.flag in flags]
+    options: dict[str, object] = {
+        "isa": names[-1],
+        "extensions": "+".join(extensions) or "none",
+        "cores": physical_cores(),
+    }
+    for level, name in ((1, "l1"), (2, "l2"), (3, "l3")):
+        size = _cache_bytes(level)
+        if size:
+            options[name] = size
+    return options
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """The instruction-set features of this machine's CPU, as /proc/cpuinfo spells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else frozenset()
+
+
+@functools.cache
+def physical_cores() -> int:
+    """The number of physical cores this process may run on."""
+    allowed = os.sched_getaffinity(0)
+    seen = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            seen.add(
+                ((topology / "physical_package_id").read_text().strip(), (topology / "core_id").read_text().strip())
+            )
+        except OSError:
+            return len(allowed)
+    return len(seen)
+
+
+def _cache_bytes(level: int) -> int:
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            if int((index / "level").read_text()) == level and (index / "type").read_text().strip() != "Instruction":
+                size = (index / "size").read_text().strip()
+                return int(size[:-1]) * KIB if size.endswith("K") else int(size)
+        except (OSError, ValueError):
+            continue
+    return 0
