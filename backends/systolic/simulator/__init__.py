@@ -1,0 +1,1 @@
+"""What runs programs: memories, functional execution, the cycle engine, the race checker, traces."""
