@@ -147,14 +147,18 @@ class Instruction(ABC):
         text = f"{self.mnemonic} field {name} must be {expected}, not {found!r} (layer {self.layer})"
         raise InvalidInput(text + (f": {remedy}" if remedy else ""))
 
-    def check_fields(self, architecture: Architecture) -> None:
-        """What holds for every instruction: values fit their fields, banks exist, no unit waits for itself."""
+    def check_encodable(self) -> None:
+        """Raise InvalidInput, naming field and layer, unless every value fits its bits."""
         for place in self.layout():
             value = getattr(self, place.name)
-            if place.choices is not None and value not in place.choices.__members__.values():
-                self.refuse(place.name, f"one of {[member.name.lower() for member in place.choices]}")
-            if not isinstance(value, (int, np.integer)) or not place.least <= value <= place.most:
+            if place.choices is not None and not isinstance(value, place.choices):
+                self.refuse(place.name, f"one of {[str(member) for member in place.choices]}")
+            if not isinstance(value, int) or not place.least <= value <= place.most:
                 self.refuse(place.name, f"an integer in {place.least}..{place.most}")
+
+    def check_fields(self, architecture: Architecture) -> None:
+        """What holds for every instruction: values fit their fields, banks exist, no unit waits for itself."""
+        self.check_encodable()
         if self.reserved:
             self.refuse("reserved", "0")
         for name in ("waits", "signals"):
