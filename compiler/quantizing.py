@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .api import as_program
+from .cpu import CpuTarget
 from .errors import InvalidInput
 from .instruments import ReportProgress
 from .pass_manager import PassManager, Verify
@@ -31,7 +32,7 @@ _log = logging.getLogger("fxpress.quantize")
 
 def quantize(
     model: torch.nn.Module | Callable[..., Any] | torch.export.ExportedProgram | Program,
-    config: str | QuantConfig = "int8",
+    config: str | QuantConfig | None = None,
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -41,7 +42,7 @@ def quantize(
     ignore: Scope | Sequence[Scope] = (),
     only: Scope | Sequence[Scope] = (),
     pin: Mapping[Scope, str] | None = None,
-    profitable: Profitable = "measure",
+    profitable: Profitable | None = None,
     budget: Budget | None = None,
     cache: str | Path | None = None,
     verify: Verify = "each",
@@ -50,17 +51,19 @@ def quantize(
     """Quantise a model and return the Program, which runs in PyTorch and which `fxpress.compile` takes.
 
     `model`, `args` and `kwargs` are as for `fxpress.compile`. `config` is a preset's name (docs/quantization.md lists
-    them) or a QuantConfig. `calibration` yields inputs as the model will see them, a tuple (positional arguments), a
-    dict (keyword arguments) or a tensor an item; `calibration_items` takes only that many of them. Without it the
-    ranges come from generated inputs, which costs accuracy and is logged and recorded. `ignore` keeps in float32 what
-    it names, `only` quantises no other layers: names, ops, paths of modules, compiled regular expressions.
+    them) or a QuantConfig; by default it is what suits the target, "int8" for a CPU. `calibration` yields inputs as the
+    model will see them, a tuple (positional arguments), a dict (keyword arguments) or a tensor an item;
+    `calibration_items` takes only that many of them. Without it the ranges come from generated inputs, which costs
+    accuracy and is logged and recorded. `ignore` keeps in float32 what it names, `only` quantises no other layers:
+    names, ops, paths of modules, compiled regular expressions.
 
-    `profitable="measure"` times every kernel on this machine, in a process of its own, and leaves in float32 what
-    integers do not make faster, conversions included; "predict" asks a simple model instead, as "measure" does for the
-    target of another machine; "off" keeps all. `budget`, a `fxpress.quantization.Budget`, limits what may be lost in
-    quality, or spent in time or size, and lets a solver give each layer its width. `pin` maps scopes to "int8" or
-    "float32", which then stands. `fxpress explain` shows each decision with its numbers. `cache` is a folder where
-    ranges, times and sensitivities are kept under hashes of what they depend on.
+    `profitable="measure"`, the default for a CPU, times every kernel on this machine, in a process of its own, and
+    leaves in float32 what integers do not make faster, conversions included; "predict" asks a simple model instead, as
+    "measure" does for the target of another machine; "off", the only choice for other targets, keeps all. `budget`, a
+    `fxpress.quantization.Budget`, limits what may be lost in quality, or spent in time or size, and lets a solver give
+    each layer its width. `pin` maps scopes to "int8" or "float32", which then stands. `fxpress explain` shows each
+    decision with its numbers. `cache` is a folder where ranges, times and sensitivities are kept under hashes of what
+    they depend on.
 
     Raises InvalidInput for bad data, a scope that matches nothing, weights that are not finite, a budget out of reach
     and a model that is quantised already, Unsupported for a config or target without integer kernels, and what
@@ -68,18 +71,25 @@ def quantize(
     """
     from .passes.quantization.calibration import Calibration
     from .passes.quantization.deciding import decide
+    from .passes.quantization.integer_targets import integers_of
     from .passes.quantization.narrow_floats import NarrowFloats, left_wide
     from .passes.quantization.quantize_ops import QuantizeOps
     from .passes.quantization.scheme import config_of
 
-    chosen, where = config_of(config), Target.parse(target)
+    where = Target.parse(target)
+    integers = integers_of(where)
+    chosen = config_of(config if config is not None else integers.preset)
+    integers.check(chosen, where)
+    if profitable is None:
+        profitable = "measure" if isinstance(where, CpuTarget) else "off"
     with TerminalProgress() if progress is None else contextlib.nullcontext(progress) as stage:
         stage("capture")
         program = as_program(model, args, kwargs)
         _refuse_quantized(program)
         instruments = [ReportProgress(stage)]
         # layers of attention stay apart: query, key and value have scales of their own
-        fused = PassManager("default{merge=false}", verify=verify, target=where, instruments=instruments).run(program)
+        pipeline = ("default{merge=false}", *integers.prepare)
+        fused = PassManager(pipeline, verify=verify, target=where, instruments=instruments).run(program)
         cleanup: tuple[Pass | str, ...] = ("merge-duplicates", "drop-dead-code")
         if chosen.float_dtype != "float32":
             narrow = NarrowFloats(chosen.float_dtype, left_wide(fused, _listed(ignore), _listed(only)))

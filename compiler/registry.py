@@ -20,6 +20,7 @@ from .errors import BackendUnavailable, InvalidInput
 _OWN: dict[str, dict[str, str]] = {
     "targets": {
         "cpu": "fxpress.cpu:CpuTarget",
+        "systolic": "fxpress.backends.systolic.target:SystolicTarget",
     },
     "backends": {
         "reference": "fxpress.backends.reference:ReferenceBackend",

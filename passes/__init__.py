@@ -21,6 +21,7 @@ PASSES: dict[str, str] = {
     "drop-repetition": "fxpress.passes.canonicalize.simplify_arithmetic:drop_repetition",
     "drop-single-cat": "fxpress.passes.canonicalize.drop_no_op:drop_single_cat",
     "equalize": "fxpress.passes.quantization.equalize:Equalize",
+    "expand-attention": "fxpress.passes.canonicalize.expand_attention:expand_attention",
     "expand-computed-conv": "fxpress.passes.canonicalize.expand_computed_conv:expand_computed_conv",
     "expand-conv-transpose3d": "fxpress.passes.canonicalize.expand_conv_transpose3d:expand_conv_transpose3d",
     "expand-conv3d": "fxpress.passes.canonicalize.expand_conv3d:expand_conv3d",

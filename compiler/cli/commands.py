@@ -48,7 +48,9 @@ def compile_command(
             show_default=False,
         ),
     ] = None,
-    target: Annotated[str, typer.Option(help="Where it will run: cpu, or cpu{isa=avx2,cores=4}.")] = "cpu",
+    target: Annotated[
+        str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}, systolic{rows=8,cols=8}.")
+    ] = "cpu",
     pipeline: Annotated[str, typer.Option(help="What is done to the model; see `fxpress passes`.")] = "default",
     fallback: Annotated[str | None, typer.Option(help="'torch': ops without a kernel run in PyTorch.")] = None,
     bundle_runtime: Annotated[bool, typer.Option("--bundle-runtime", help="Put TVM's runtime in the file.")] = False,
@@ -88,8 +90,13 @@ def quantize_command(
         ),
     ],
     config: Annotated[
-        str, typer.Option(help="int8, int8-accurate, int8-hardware, int8-gemmini, int8-dynamic, int8-, int4-weights.")
-    ] = "int8",
+        str | None,
+        typer.Option(
+            help="int8, int8-accurate, int8-hardware, int8-gemmini, int8-dynamic, int8-, int4-weights. Default: what "
+            "suits the target, int8 for a CPU, int8-hardware for a systolic array.",
+            show_default=False,
+        ),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -105,11 +112,17 @@ def quantize_command(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Quantise no other layers; as --ignore.")] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
-    target: Annotated[str, typer.Option(help="Where it will run: cpu, or cpu{isa=avx2,cores=4}.")] = "cpu",
+    target: Annotated[
+        str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}, systolic{rows=8,cols=8}.")
+    ] = "cpu",
     profitable: Annotated[
-        str,
-        typer.Option(help="Leave in float32 what int8 does not make faster: measure it here, predict it, or off."),
-    ] = "measure",
+        str | None,
+        typer.Option(
+            help="Leave in float32 what int8 does not make faster: measure it here (default for a CPU), predict it, "
+            "or off.",
+            show_default=False,
+        ),
+    ] = None,
     min_sqnr: Annotated[
         float | None,
         typer.Option(help="Keep layers in float32 until the outputs have this signal-to-noise ratio in dB."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +15,8 @@ from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
 from ...target import Target
 from ..match import arguments, is_call, is_constant, only_user
-from .integer_ops import CLAMPS, IntegerOp, activation_of, has_table, integer_ops, operands_of, values_of, why_float
+from .integer_ops import CLAMPS, ROLES, IntegerOp, activation_of, has_table, operands_of, values_of, why_float
+from .integer_targets import Integers, integers_of
 from .plan import LayerPlan, Plan
 from .quantize_ops import QuantizeOps
 from .scheme import QParams, QuantConfig
@@ -49,7 +49,7 @@ class AdoptQdq(Pass):
     def run(self, program: Program, rw: Rewriter) -> None:
         if not any(_is_marker(node) for node in program.nodes):
             return
-        plan = _Reader(program, integer_ops(rw.target or Target.parse("cpu"))).plan()
+        plan = _Reader(program, integers_of(rw.target or Target.parse("cpu"))).plan()
         QuantizeOps(plan).run(program, rw)
         for node in program.nodes:
             if not rw.erased(node):
@@ -79,13 +79,13 @@ def _drop_requantize(node: Node, rw: Rewriter) -> None:
 class _Reader:
     """Makes a Plan of the markers of a Program."""
 
-    def __init__(self, program: Program, table: Mapping[Any, IntegerOp]) -> None:
+    def __init__(self, program: Program, integers: Integers) -> None:
         self._program = program
-        self._plan = Plan(program, QuantConfig(), None)
+        self._plan = Plan(program, QuantConfig(mode=integers.modes[0]), None)
         self._ops = {
-            node: table[node.target]
+            node: integers.ops[node.target]
             for node in program.nodes
-            if node.op == "call_function" and node.target in table and table[node.target].role != "embedding"
+            if node.op == "call_function" and node.target in integers.ops and ROLES[node.target] != "embedding"
         }
         self._params: dict[Node, QParams] = {}
 

@@ -16,7 +16,7 @@ from ...registry import lookup
 from ...rewriter import Pass
 from ...target import Target
 from ..match import is_constant
-from .integer_ops import integer_ops, values_of
+from .integer_ops import ROLES, values_of
 from .placement import FLOAT32
 from .plan import Plan
 from .quantize_ops import ORIGIN, QuantizeOps
@@ -69,22 +69,17 @@ class Measure:
 
 def computing(plan: Plan) -> set[str]:
     """The nodes that compute with integers, whatever their result; layers that store integers only are not meant."""
-    table = integer_ops(Target.parse("cpu"))
     products = {
         node.name
         for node in plan.program.nodes
-        if node.op == "call_function"
-        and node.target in table
-        and table[node.target].role == "matmul"
-        and node.name not in plan.left
+        if node.op == "call_function" and ROLES.get(node.target) == "matmul" and node.name not in plan.left
     }
     return plan.integer | set(plan.layers) | (products if plan.config.is_static else set())
 
 
 def pinned_names(plan: Plan, scopes: Sequence[Scope]) -> set[str]:
     """The nodes that scopes mean. Algorithms may have renamed nodes, so they are looked up in each Plan anew."""
-    table = integer_ops(Target.parse("cpu"))
-    nodes = [node for node in plan.program.nodes if node.op == "call_function" and node.target in table]
+    nodes = [node for node in plan.program.nodes if node.op == "call_function" and node.target in ROLES]
     return {node.name for node in select(nodes, scopes, "pin")} if scopes else set()
 
 

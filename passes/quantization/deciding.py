@@ -17,7 +17,8 @@ from ...target import Target
 from .budget import Budget
 from .calibration import Calibration
 from .costs import Costs, Measure, layer_bytes
-from .integer_ops import integer_ops
+from .integer_ops import ROLES
+from .integer_targets import integer_ops
 from .mixed_precision import MixedPrecision
 from .plan import Plan
 from .planning import make_plan
@@ -81,9 +82,8 @@ def decide(
 def table(plan: Plan, noises: Mapping[str, Noise], costs: Costs | None) -> Decisions:
     """What was decided for each node that could have become integer, views apart."""
     rows = []
-    ops = integer_ops(Target.parse("cpu"))
     for node in plan.program.nodes:
-        if node.op != "call_function" or node.target not in ops or ops[node.target].role == "move":
+        if node.op != "call_function" or ROLES.get(node.target, "move") == "move":
             continue
         noise = noises.get(node.name)
         integer, floating = layer_bytes(plan, node.name)

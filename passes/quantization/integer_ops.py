@@ -1,4 +1,4 @@
-"""Which ops have integer forms, as data for each kind of target, and what a node must be like to take its form."""
+"""Which ops have integer forms, as data, and what a node must be like to take its form."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any, Literal
 import torch
 from torch.fx import Node
 
-from ...errors import Unsupported
 from ...ops import fxpress
 from ...ops.activation import parse_activation
-from ...target import Target
 from ..fusion.fuse_epilogue import activation_name
 from ..match import arguments, dtype, is_constant, is_static, shape
 
@@ -34,13 +32,15 @@ class IntegerOp:
     a "layer" and a "matmul" always take integers, and give integers or float32; an "add", an "average" and a "table"
     take and give integers, each with its own scale; so does an "attention", whose query has the zero point 0; a
     "maximum" and a "move" leave integers as they are, so all have one scale; an "embedding" has int8 rows and gives
-    float32.
+    float32. Those of `centered` must have the zero point 0; `same_shapes` are operands that do not broadcast.
     """
 
     role: Role
     operands: tuple[str, ...]
     constants: tuple[str, ...] = ()
     granularity: tuple[str, ...] = ()
+    centered: tuple[str, ...] = ()
+    same_shapes: bool = False
 
     @property
     def keeps_scale(self) -> bool:
@@ -70,7 +70,7 @@ CPU: dict[Any, IntegerOp] = {
     fxpress.linear.default: IntegerOp("layer", ("x",), ("weight", "bias"), _BOTH),
     aten.matmul.default: IntegerOp("matmul", ("self", "other")),
     aten.bmm.default: IntegerOp("matmul", ("self", "mat2")),
-    aten.scaled_dot_product_attention.default: IntegerOp("attention", ("query", "key", "value")),
+    aten.scaled_dot_product_attention.default: IntegerOp("attention", ("query", "key", "value"), centered=("query",)),
     aten.add.Tensor: IntegerOp("add", ("self", "other")),
     fxpress.avg_pool.default: IntegerOp("average", ("x",)),
     fxpress.adaptive_avg_pool.default: IntegerOp("average", ("x",)),
@@ -83,15 +83,8 @@ CPU: dict[Any, IntegerOp] = {
     **dict.fromkeys(_TABLES, IntegerOp("table", ("self",))),
 }
 
-INTEGER_OPS: Mapping[str, Mapping[Any, IntegerOp]] = {"cpu": CPU}
-"""What each kind of target computes with integers."""
-
-
-def integer_ops(target: Target) -> Mapping[Any, IntegerOp]:
-    """The integer ops of a target. Raises Unsupported for a kind without any."""
-    if target.kind not in INTEGER_OPS:
-        raise Unsupported(f"target kind must be one of {sorted(INTEGER_OPS)} to be quantised for, not {target.kind!r}")
-    return INTEGER_OPS[target.kind]
+ROLES: Mapping[Any, str] = {op: form.role for op, form in CPU.items()}
+"""How each op becomes integer, wherever it does."""
 
 
 def values_of(node: Node) -> dict[str, Any]:
@@ -110,6 +103,12 @@ def operands_of(node: Node, op: IntegerOp) -> list[Any]:
     return operands
 
 
+def centered_operands(node: Node, op: IntegerOp) -> list[Node]:
+    """The operands whose zero point must be 0."""
+    values = values_of(node)
+    return [values[name] for name in op.centered]
+
+
 def why_float(node: Node, op: IntegerOp) -> str | None:
     """Why a node cannot take its op's integer form; None when it can."""
     values = values_of(node)
@@ -121,6 +120,8 @@ def why_float(node: Node, op: IntegerOp) -> str | None:
             return "an operand is constant"
         if not _is_float32(operand):
             return f"an operand is {_type(operand)}, not float32"
+    if op.same_shapes and len({shape(operand) for operand in operands_of(node, op)}) > 1:
+        return "its operands differ in shape"
     if not _is_float32(node):
         return f"its result is {_type(node)}, not float32"
     check = _CHECKS.get(op.role)

@@ -19,7 +19,8 @@ from torch.fx import Node
 from ...program import Program
 from ...target import Target
 from ..match import is_constant
-from .integer_ops import IntegerOp, has_table, integer_ops, operands_of, values_of, why_float
+from .integer_ops import IntegerOp, has_table, operands_of, values_of, why_float
+from .integer_targets import integer_ops
 from .scheme import QuantConfig
 from .scopes import Scope, select
 

@@ -17,7 +17,8 @@ from ...program import Program
 from ...target import Target
 from .algorithms import find_algorithms
 from .calibration import Calibration
-from .integer_ops import activation_of, has_table, integer_ops, operands_of, values_of
+from .integer_ops import activation_of, centered_operands, has_table, values_of
+from .integer_targets import integer_ops
 from .placement import Placement, place
 from .plan import LayerPlan, Plan, StoredPlan
 from .scheme import QParams, QuantConfig, Range
@@ -73,7 +74,7 @@ def make_plan(
         while True:
             placement = place(program, target, config, ignore=ignore, only=only, refused=refused)
             if config.is_static:
-                plan = _plan(program, config, calibration, placement, cache)
+                plan = _plan(program, config, calibration, placement, target, cache)
             else:
                 plan = _plan_weights(program, config, calibration, placement)
             overflows = _overflows(plan)
@@ -135,9 +136,14 @@ def _plan_weights(program: Program, config: QuantConfig, calibration: Calibratio
 
 
 def _plan(
-    program: Program, config: QuantConfig, calibration: Calibration, placement: Placement, cache: Path | None
+    program: Program,
+    config: QuantConfig,
+    calibration: Calibration,
+    placement: Placement,
+    target: Target,
+    cache: Path | None,
 ) -> Plan:
-    table = integer_ops(Target.parse("cpu"))
+    table = integer_ops(target)
     weights = {node: _weight_and_bias(program, node) for node in placement.layers if table[node.target].role == "layer"}
     inner = [node for node in weights if node in placement.integer and has_table(node)]
     observed = {
@@ -157,11 +163,12 @@ def _plan(
     plan = Plan(program, config, calibration, {node.name for node in placement.integer})
     plan.tables = {node.name for node in placement.tables}
     plan.left = {node.name: reason for node, reason in placement.left.items()}
-    queries = {operands_of(n, table[n.target])[0] for n in placement.integer if table[n.target].role == "attention"}
+    computing = placement.integer | set(placement.layers)
+    centered = {x for node in computing for x in centered_operands(node, table[node.target])}
     for index, values in enumerate(placement.scale_sets):
         own = [ranges[name] for name, number in observed.items() if number == index]
         low, high = min(low for low, _ in own), max(high for _, high in own)
-        qparams = QParams.of_range(low, high, symmetric=config.symmetric or not queries.isdisjoint(values))
+        qparams = QParams.of_range(low, high, symmetric=config.symmetric or not centered.isdisjoint(values))
         plan.values |= {node.name: qparams for node in values}
     for node in inner:
         wanted = _steep_part(inner_ranges[node.name], activation_of(node), plan.values[node.name].scale)

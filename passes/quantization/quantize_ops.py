@@ -18,7 +18,8 @@ from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
 from ...target import Target
 from ..match import shape
-from .integer_ops import CLAMPS, Role, activation_of, integer_ops, operands_of, values_of, window_of
+from .integer_ops import CLAMPS, Role, activation_of, operands_of, values_of, window_of
+from .integer_targets import integer_ops
 from .plan import LayerPlan, Plan
 from .scheme import QParams
 from .weights import quantize_weight, weight_scales

@@ -13,9 +13,8 @@ from ...errors import InvalidProgram, Unsupported
 from ...ops import fxpress
 from ...printer import op_name
 from ...program import Program
-from ...target import Target
 from ..match import arguments
-from .integer_ops import integer_ops, operands_of
+from .integer_ops import CPU, operands_of
 from .scheme import QParams
 from .surrogates import SURROGATES, quantized_operands, quantized_result
 
@@ -34,7 +33,7 @@ def scale_groups(program: Program) -> dict[Node, Group]:
 
     Raises Unsupported listing the ops on int8 values that cannot be trained, InvalidProgram where ops disagree.
     """
-    moves = {target: op for target, op in integer_ops(Target.parse("cpu")).items() if op.role == "move"}
+    moves = {op: form for op, form in CPU.items() if form.role == "move"}
     ties: Any = nx.Graph()
     known: dict[Node, list[QParams]] = {}
     tables: set[Node] = set()

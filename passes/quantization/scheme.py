@@ -131,7 +131,7 @@ class QuantConfig:
 
 PRESETS: dict[str, QuantConfig] = {
     "int8": QuantConfig(algorithms=("smooth-quant", "bias-correction")),
-    "int8-hardware": QuantConfig(mode="I", algorithms=("smooth-quant", "bias-correction")),
+    "int8-hardware": QuantConfig(mode="I", matmuls=True, algorithms=("smooth-quant", "bias-correction")),
     "int8-gemmini": QuantConfig(
         symmetric=True, per_channel=False, algorithms=("equalize", "smooth-quant", "bias-correction")
     ),
