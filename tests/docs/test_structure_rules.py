@@ -17,8 +17,8 @@ FOLDERS = {"compiler": "fxpress", "passes": "fxpress.passes", "backends": "fxpre
 HELPERS = {"match", "pattern", "pipelines"}  # files of passes/ that hold no pass; those below hold the parts of one
 PARTS = {"channels": "fold_batch_norm"} | dict.fromkeys(("order", "problem", "roles"), "assign_layouts")
 PARTS |= dict.fromkeys(
-    ("algorithms", "calibration", "integer_ops", "integer_targets", "observers", "placement", "plan", "planning", "scheme", "scopes",
-     "weights", "layer_rows", "walking"),
+    ("algorithms", "calibration", "integer_ops", "integer_targets", "observers", "placement", "plan", "planning",
+     "scheme", "scopes", "weights", "layer_rows", "walking"),
     "quantize_ops",
 )  # fmt: skip
 PARTS |= dict.fromkeys(("scale_groups", "simulation", "straight_through", "surrogates", "training"), "quantize_ops")
