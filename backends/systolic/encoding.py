@@ -55,7 +55,7 @@ def decode(data: bytes) -> Instruction:
     last = cls.layout()[-1]
     if bits >> (last.low + last.bits) or values["reserved"]:
         raise InvalidArtifact(f"unused bits of {cls.mnemonic} must be zero: the program is damaged or foreign")
-    return cls(**values)  # type: ignore[arg-type]
+    return cls(**values)
 
 
 @functools.cache
@@ -93,7 +93,8 @@ def decode_all(data: bytes) -> list[Instruction]:
 
 def disassemble(instruction: Instruction) -> str:
     """One line of text; `assemble(disassemble(instruction)) == instruction`."""
-    header, body = [], []
+    header: list[str] = []
+    body: list[str] = []
     for place in instruction.layout():
         value = getattr(instruction, place.name)
         if value != place.default:
@@ -131,7 +132,7 @@ def assemble(line: str) -> Instruction:
         if name in values:
             raise InvalidInput(f"{words[0]} field {name} must be given once, not twice")
         values[name] = _read(places[name], text if equals else None, words[0])
-    instruction = cls(**values)  # type: ignore[arg-type]
+    instruction = cls(**values)
     instruction.check_encodable()
     return instruction
 
@@ -166,7 +167,7 @@ def disassemble_all(instructions: Iterable[Instruction], layers: Sequence[str] =
     """A line an instruction, with its index and the name of its layer as a comment."""
     lines = []
     for index, instruction in enumerate(instructions):
-        layer = layers[instruction.layer] if instruction.layer < len(layers) else ""
+        layer = " ".join(layers[instruction.layer].split()) if instruction.layer < len(layers) else ""
         lines.append(f"{disassemble(instruction)}  # {index}{': ' if layer else ''}{layer}\n")
     return "".join(lines)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from .architecture import Architecture
 
 TOKEN_LIMIT = 15  # tokens that a counter between two units holds
-LOAD_LATENCY = 4  # from the last word's beat on the DRAM port, without DRAM's latency, to its being written
-TRANSPOSE_LATENCY = 1  # what turning blocks adds, besides the C words of the last block
-STORE_LATENCY = 4
+IN_FLIGHT = 8  # instructions of a unit that have started and are not done
+LOAD_LATENCY = 2  # from a word's last beat on the DRAM port, without DRAM's latency, to its being written
+STORE_LATENCY = 3
 RECORD_CYCLES = 13  # the words of a parameter record that are read
-VECTOR_LATENCY = 8
+VECTOR_LATENCY = 10
 
 
 def output_stationary_latency(architecture: Architecture) -> int:
@@ -23,4 +23,4 @@ def output_stationary_latency(architecture: Architecture) -> int:
 
 def weight_stationary_latency(architecture: Architecture) -> int:
     """From the last issue slot of a multiplication to its last accumulator word."""
-    return architecture.rows + architecture.columns + 4
+    return architecture.rows + architecture.columns + 3

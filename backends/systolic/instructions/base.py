@@ -137,6 +137,10 @@ class Instruction(ABC):
     def accesses(self, architecture: Architecture) -> list[Access]:
         """The words that this reads and writes. Needs an instruction that passes `check`."""
 
+    def dram_span(self) -> tuple[int, int] | None:
+        """The least DRAM word that this touches and one more than the greatest, or None."""
+        return None
+
     def mode(self) -> int:
         """Instructions of one unit overlap only if their modes are equal."""
         return 0

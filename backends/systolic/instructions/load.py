@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ..architecture import Architecture, Memory, Unit
-from ..timing import LOAD_LATENCY, TRANSPOSE_LATENCY
-from .base import Access, Instruction, choice, flag, grid, number
+from ..timing import LOAD_LATENCY
+from .base import Access, Instruction, choice, flag, grid, number, span
 
 if TYPE_CHECKING:
     from ..simulator.memories import Machine
@@ -109,14 +109,17 @@ class Load(Instruction):
         target[...] = words.reshape(self.words, columns)
 
     def issue_cycles(self, architecture: Architecture) -> int:
-        return self.data_words * architecture.beats + self.words - self.data_words
+        turning = self.words if self.transpose else 0  # the block's register is filled, then emptied
+        return self.data_words * architecture.beats + self.words - self.data_words + turning
 
     def done_cycles(self, architecture: Architecture) -> int:
-        turning = architecture.columns + TRANSPOSE_LATENCY if self.transpose else 0
-        return self.issue_cycles(architecture) + architecture.dram_latency + LOAD_LATENCY + turning
+        return self.issue_cycles(architecture) + architecture.dram_latency + LOAD_LATENCY
 
-    def mode(self) -> int:
-        return int(self.transpose)
+    def dram_span(self) -> tuple[int, int] | None:
+        if not self.data_words:
+            return None
+        z, y, x = self.data_counts
+        return span(self.data_start, (z, self.stride_z), (y, self.stride_y), (x, self.stride_x))
 
     def accesses(self, architecture: Architecture) -> list[Access]:
         z, y, x = self.data_counts

@@ -78,6 +78,9 @@ class Store(Instruction):
     def done_cycles(self, architecture: Architecture) -> int:
         return self.issue_cycles(architecture) + architecture.dram_latency + STORE_LATENCY
 
+    def dram_span(self) -> tuple[int, int] | None:
+        return span(self.dram, *self.dram_levels, words=self.pieces)
+
     def accesses(self, architecture: Architecture) -> list[Access]:
         return [
             Access(self.memory, grid(self.source, *self.source_levels), write=False),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ....errors import InvalidInput
 from ..architecture import Architecture, Memory
 from ..instructions.base import Level, span
+from ..layout import Bytes
 
 
 class Machine:
@@ -19,11 +20,11 @@ class Machine:
     `dram` is a flat byte array, kept and changed in place; its length is a multiple of C.
     """
 
-    def __init__(self, architecture: Architecture, dram: NDArray[np.int8]) -> None:
+    def __init__(self, architecture: Architecture, dram: Bytes) -> None:
         columns = architecture.columns
-        if dram.dtype != np.int8 or dram.ndim != 1 or dram.size % columns or not dram.flags.c_contiguous:
+        if dram.dtype != np.uint8 or dram.ndim != 1 or dram.size % columns or not dram.flags.c_contiguous:
             raise InvalidInput(
-                f"DRAM must be a dense vector of int8 with a multiple of {columns} elements, "
+                f"DRAM must be a dense vector of uint8 with a multiple of {columns} elements, "
                 f"not {dram.dtype} of shape {dram.shape}"
             )
         self.architecture = architecture
@@ -34,7 +35,7 @@ class Machine:
             for memory in Memory
             if memory is not Memory.DRAM
         }
-        self.memories[Memory.DRAM] = dram.reshape(-1, columns)
+        self.memories[Memory.DRAM] = dram.view(np.int8).reshape(-1, columns)
 
     def view(self, memory: Memory, base: int, *levels: Level, words: int = 1) -> NDArray[Any]:
         """The words of a nest, outermost level first, each level's last axis `words` words in a row.
