@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import INSTRUCTION_BYTES, Access, Field, Instruction, Kind, units, with_banks
+from .base import INSTRUCTION_BYTES, Access, Field, Instruction, Kind, Traffic, units, with_banks
 from .halt import Halt
 from .load import Load
 from .multiply import Multiply
@@ -23,6 +23,7 @@ __all__ = [
     "Multiply",
     "Reduce",
     "Store",
+    "Traffic",
     "Vector",
     "units",
     "with_banks",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INSTRUCTION_BYTES = 64
 OPCODE_BITS = 8
 Addresses = NDArray[np.int64]
+Traffic = dict[tuple[Memory, str], int]  # bytes by memory and "read" or "write"
 Level = tuple[int, int]  # a count, and the distance of one address from the next
 
 
@@ -140,6 +141,14 @@ class Instruction(ABC):
     def dram_span(self) -> tuple[int, int] | None:
         """The least DRAM word that this touches and one more than the greatest, or None."""
         return None
+
+    def dram_partner(self) -> Memory | None:
+        """The memory on the chip that this exchanges words with DRAM for, or None."""
+        return None
+
+    @abstractmethod
+    def traffic(self, architecture: Architecture) -> Traffic:
+        """Bytes that go through the ports of each memory, words read again counted again."""
 
     def mode(self) -> int:
         """Instructions of one unit overlap only if their modes are equal."""

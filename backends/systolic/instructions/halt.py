@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..architecture import Architecture, Unit
-from .base import Access, Instruction
+from .base import Access, Instruction, Traffic
 
 if TYPE_CHECKING:
     from ..simulator.memories import Machine
@@ -34,6 +34,9 @@ class Halt(Instruction):
 
     def done_cycles(self, architecture: Architecture) -> int:
         return 1
+
+    def traffic(self, architecture: Architecture) -> Traffic:
+        return {}
 
     def accesses(self, architecture: Architecture) -> list[Access]:
         return []

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..architecture import Architecture, Memory, Unit
 from ..timing import LOAD_LATENCY
-from .base import Access, Instruction, choice, flag, grid, number, span
+from .base import Access, Instruction, Traffic, choice, flag, grid, number, span
 
 if TYPE_CHECKING:
     from ..simulator.memories import Machine
@@ -120,6 +120,13 @@ class Load(Instruction):
             return None
         z, y, x = self.data_counts
         return span(self.data_start, (z, self.stride_z), (y, self.stride_y), (x, self.stride_x))
+
+    def dram_partner(self) -> Memory | None:
+        return self.memory
+
+    def traffic(self, architecture: Architecture) -> Traffic:
+        word = architecture.columns
+        return {(Memory.DRAM, "read"): self.data_words * word, (self.memory, "write"): self.words * word}
 
     def accesses(self, architecture: Architecture) -> list[Access]:
         z, y, x = self.data_counts

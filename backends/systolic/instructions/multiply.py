@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..architecture import Architecture, Memory, Unit
+from ..architecture import ACCUMULATOR_PIECES, Architecture, Memory, Unit
 from ..timing import output_stationary_latency, weight_stationary_latency
-from .base import Access, Instruction, Level, flag, grid, number, pixel_runs, span
+from .base import Access, Instruction, Level, Traffic, flag, grid, number, pixel_runs, span
 
 if TYPE_CHECKING:
     from ..simulator.memories import Machine
@@ -108,6 +108,25 @@ class Multiply(Instruction):
 
     def mode(self) -> int:
         return int(self.stationary)
+
+    def traffic(self, architecture: Architecture) -> Traffic:
+        rows, columns = architecture.rows, architecture.columns
+        terms, sums = self.terms(columns), self.pixels * self.outputs
+        if self.stationary:
+            slices = terms // rows  # each passes all pixels, and adds to what the slices before it left
+            read, weights = slices * sums, self.outputs * terms
+            added = (slices - 1 + self.accumulate) * sums
+            written = slices * sums
+        else:
+            tiles = -(-self.pixels // rows) * self.outputs
+            read, weights = tiles * rows * terms // columns, tiles * terms
+            added, written = self.accumulate * sums, sums
+        return {
+            (Memory.ACTIVATIONS, "read"): read * columns,
+            (Memory.WEIGHTS, "read"): weights * columns,
+            (Memory.ACCUMULATORS, "read"): added * ACCUMULATOR_PIECES * columns,
+            (Memory.ACCUMULATORS, "write"): written * ACCUMULATOR_PIECES * columns,
+        }
 
     def accesses(self, architecture: Architecture) -> list[Access]:
         window = (*self.window, (self.blocks, 1))

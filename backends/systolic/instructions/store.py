@@ -9,7 +9,7 @@ import numpy as np
 
 from ..architecture import ACCUMULATOR_PIECES, Architecture, Memory, Unit
 from ..timing import STORE_LATENCY
-from .base import Access, Instruction, Level, choice, distinct, grid, number, span
+from .base import Access, Instruction, Level, Traffic, choice, distinct, grid, number, span
 
 if TYPE_CHECKING:
     from ..simulator.memories import Machine
@@ -80,6 +80,13 @@ class Store(Instruction):
 
     def dram_span(self) -> tuple[int, int] | None:
         return span(self.dram, *self.dram_levels, words=self.pieces)
+
+    def dram_partner(self) -> Memory | None:
+        return self.memory
+
+    def traffic(self, architecture: Architecture) -> Traffic:
+        size = self.words * self.pieces * architecture.columns
+        return {(self.memory, "read"): size, (Memory.DRAM, "write"): size}
 
     def accesses(self, architecture: Architecture) -> list[Access]:
         return [

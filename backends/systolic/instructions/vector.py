@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import InvalidInput
-from ..architecture import RECORD_WORDS, Architecture, Memory, Unit
+from ..architecture import ACCUMULATOR_PIECES, RECORD_WORDS, Architecture, Memory, Unit
 from ..timing import RECORD_CYCLES, VECTOR_LATENCY
-from .base import Access, Addresses, Instruction, Level, choice, distinct, flag, grid, number, pixel_runs, span
+from .base import Access, Addresses, Instruction, Level, Traffic, choice, distinct, flag, grid, number, pixel_runs, span
 
 if TYPE_CHECKING:
     from ..simulator.memories import Machine
@@ -167,6 +167,20 @@ class Vector(Instruction):
 
     def issue_cycles(self, architecture: Architecture) -> int:
         return self.done_cycles(architecture) + 1
+
+    def traffic(self, architecture: Architecture) -> Traffic:
+        columns = architecture.columns
+        results = self.blocks * self.pixels * columns
+        found: Traffic = {(Memory.ACTIVATIONS, "write"): results, (Memory.ACTIVATIONS, "read"): 0}
+        size = ACCUMULATOR_PIECES if self.source is Memory.ACCUMULATORS else 1
+        found[self.source, "read"] = results * self.taps * size
+        if self.add_residual:
+            found[Memory.ACTIVATIONS, "read"] += results
+        if self.requantize:
+            found[Memory.PARAMETERS, "read"] = self.blocks * RECORD_CYCLES * columns
+        if self.use_table:
+            found[Memory.TABLES, "read"] = results
+        return found
 
     def inputs(self) -> Addresses:
         """Addresses of the inputs, window by window, in the order of the outputs."""
