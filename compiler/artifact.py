@@ -24,6 +24,7 @@ from .runtime.container import (
     REPORT_TEXT,
     RUNTIME_LIBRARY,
     SAMPLES,
+    program_name,
     replaced_file,
 )
 from .runtime.libraries import find_runtime_library
@@ -57,11 +58,13 @@ def write_artifact(
     *,
     offsets: Sequence[int] | None = None,
     bundle_runtime: bool = False,
+    programs: Sequence[bytes] = (),
 ) -> str:
     """Write an artifact and return its digest.
 
     `manifest` needs the keys that `runtime/manifest.py` reads; format, machine, members, samples and the size of the
-    constants are filled in here. Constants lie at `offsets` bytes (ascending; default: `constant_offsets`).
+    constants are filled in here. Constants lie at `offsets` bytes (ascending; default: `constant_offsets`). `programs`
+    are those of another device, which host calls run.
     The file appears whole or not at all. Raises InvalidInput when it cannot be written.
     """
     sizes = [constant.nbytes for constant in constants]
@@ -80,6 +83,8 @@ def write_artifact(
             writer.add(REPORT_TEXT, [report_text.encode()])
         if bundle_runtime:
             writer.add(RUNTIME_LIBRARY, [find_runtime_library().read_bytes()])
+        for index, program in enumerate(programs):
+            writer.add(program_name(index), [program])
         writer.add(CONSTANTS, _packed(constants, offsets, total), size=total, chunked=True)
         text = _json(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ...progress import Progress
 from ...runtime.samples import Samples, choose_inputs, make_inputs
 from ...runtime.structure import TensorSpec
 from ...runtime.tensor_file import numpy_dtype
+from ...target import Target
 from ..base import Lowered
 from .borders import keep_borders, merged
 from .kernels.base import Call, run_module
@@ -34,11 +35,26 @@ from .views import ITEM_SIZES, Storage, View
 CONSTANTS, DERIVED, ARENA = range(3)  # entries of the address table; inputs and outputs follow
 
 
+@dataclass(frozen=True)
+class Attached:
+    """What a backend that has TVM compile its host parts adds to the artifact.
+
+    `target` takes the place of the CPU in the manifest, `programs` are the device's, `report` and `text` are added to
+    the report.
+    """
+
+    target: Target
+    programs: tuple[bytes, ...]
+    report: Mapping[str, Any]
+    text: str
+
+
 @dataclass
 class TvmLowered(Lowered):
     """A Program as kernel calls on planned memory."""
 
     lowering: Lowering
+    attached: Attached | None = None
 
     def __post_init__(self) -> None:
         self.lifetimes = _lifetimes(self.lowering)
@@ -138,7 +154,7 @@ class TvmLowered(Lowered):
     ) -> None:
         """Compile the module and write the artifact."""
         stage = progress or (lambda name: None)
-        program = self.lowering.program
+        program, attached = self.lowering.program, self.attached
         stage("code generation")
         library = compile_library(self.module(), self.lowering.target, self.extensions)
         inputs = [
@@ -152,7 +168,7 @@ class TvmLowered(Lowered):
             path,
             {
                 "fxpress": __version__,
-                "target": str(self.lowering.target),
+                "target": str(self.lowering.target if attached is None else attached.target),
                 "features": sorted(self.features),
                 "signature": program.signature.to_json(),
                 "inputs": [spec.to_json() for spec in inputs],
@@ -186,10 +202,12 @@ class TvmLowered(Lowered):
                 "arena_bytes": self.arena_bytes,
                 "peak_live_bytes": self.peak_bytes,
                 "program": program.text(),
+                **(attached.report if attached is not None else {}),
             },
-            report_text=self.text(),
+            report_text=self.text() if attached is None else attached.text,
             offsets=self.constant_offsets,
             bundle_runtime=bundle_runtime,
+            programs=attached.programs if attached is not None else (),
         )  # fmt: skip
 
     def _call(self, call: KernelCall) -> Call:
@@ -341,5 +359,7 @@ def _layout(call: KernelCall) -> str:
 
 def _fallbacks(calls: Sequence[HostCall]) -> list[str]:
     return [
-        f"%{c.node.name}: {op_name(c.node.target)} runs in PyTorch ({c.node.meta.get('source', '?')})" for c in calls
+        f"%{c.node.name}: {op_name(c.node.target)} runs in PyTorch ({c.node.meta.get('source', '?')})"
+        for c in calls
+        if c.on == "PyTorch"
     ]

@@ -45,12 +45,13 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class HostCall:
-    """A node computed by PyTorch between two kernels: before call number `at`."""
+    """A node computed by PyTorch, or another device, between two kernels: before call number `at`."""
 
     at: int
     node: Node
     arguments: Any  # the node's (args, kwargs) with views in place of nodes
     outputs: tuple[View, ...]
+    on: str = "PyTorch"
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Lowering:
     def _lower(self, node: Node) -> None:
         rule = self.rules.get(node.target)
         if rule is None or rule.check(node, self.target) is not None:
-            self._call_host(node)
+            self.call_host(node)
             return
         try:
             rule.lower(node, self)
@@ -325,10 +326,11 @@ class Lowering:
                 destination = View(storage, 0, view.shape, dense_strides(view.shape))
                 self.copy(view, destination, f"copy: output {index} is a view of another value")
 
-    def _call_host(self, node: Node) -> None:
+    def call_host(self, node: Node, on: str = "PyTorch") -> None:
+        """Call the node's op between kernels, on dense memory: of PyTorch, or of another device."""
         arguments = torch.fx.node.map_arg(
             (node.args, dict(node.kwargs)),
-            lambda n: self.contiguous(n, "copy: PyTorch gets dense memory"),
+            lambda n: self.contiguous(n, "copy: calls between kernels get dense memory"),
         )
         at = len(self.calls)
         value = node.meta["val"]
@@ -336,7 +338,7 @@ class Lowering:
             outputs: tuple[View, ...] = (self.output(node),)
         else:
             outputs = tuple(self.output(node, i) for i in range(len(value)))
-        self.host_calls.append(HostCall(at, node, arguments, outputs))
+        self.host_calls.append(HostCall(at, node, arguments, outputs, on))
 
 
 def unsupported_reason(node: Node, target: CpuTarget, rules: Mapping[Any, OpRule]) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import importlib
 import os
 from pathlib import Path
 
-from ..errors import InvalidArtifact, InvalidInput
+from ..errors import BackendUnavailable, InvalidArtifact, InvalidInput
 from .artifact import Artifact
 from .container import Container
 from .samples import SelfTest
@@ -43,4 +44,23 @@ def load(
         )
     if verify == "full":
         container.verify_constants()
-    return Artifact(container, threads)
+    return _class_of(container)(container, threads)
+
+
+_DEVICES = {"systolic": "fxpress.backends.systolic.artifact:SystolicArtifact"}
+"""Artifacts whose host calls need more than PyTorch, by the kind of their target: where their class is."""
+
+
+def _class_of(container: Container) -> type[Artifact]:
+    kind = str(container.manifest.get("target")).partition("{")[0]
+    if kind not in _DEVICES:
+        return Artifact
+    module, _, name = _DEVICES[kind].partition(":")
+    try:
+        made: type[Artifact] = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"this artifact was compiled for a {kind} target, whose simulator is not in fxpress-runtime: "
+            f"install fxpress to run it ({error})"
+        ) from error
+    return made

@@ -14,6 +14,7 @@ from ..errors import InvalidArtifact, InvalidInput
 from .arrays import address_of, input_memory, is_torch, like, numpy_outputs, torch_outputs
 from .container import CONSTANTS, REPORT_JSON, REPORT_TEXT, SAMPLES, Container
 from .execution import Executor
+from .host_calls import Functions
 from .manifest import Manifest
 from .samples import Samples, SelfTest
 from .structure import TensorSpec
@@ -36,7 +37,7 @@ class Artifact:
                 f"constants must be {manifest.constants_bytes} bytes as the manifest says, "
                 f"not {container.size(CONSTANTS)}"
             )
-        self._executor = Executor(container, manifest, num_threads)
+        self._executor = Executor(container, manifest, num_threads, self._functions())
         self._expected = [(spec.shape, numpy_dtype_or_none(spec.dtype), spec) for spec in manifest.inputs]
         signature = manifest.signature
         self._flat = not signature.kwargs.children and all(child.kind == "leaf" for child in signature.args.children)
@@ -134,6 +135,10 @@ class Artifact:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _functions(self) -> Functions:
+        """What calls between kernels may call besides PyTorch; for kinds of artifacts that use another device."""
+        return {}
 
     def _run(self, leaves: Sequence[Any]) -> list[Any]:
         addresses, _inputs, outputs = self._memory(leaves)

@@ -12,6 +12,7 @@ import itertools
 import json
 import mmap
 import os
+import re
 import stat
 import struct
 import tempfile
@@ -37,9 +38,15 @@ RUNTIME_LIBRARY = "runtime/libtvm_runtime.so"
 
 _REQUIRED = frozenset({MANIFEST, LIBRARY, CONSTANTS, SAMPLES})
 _OPTIONAL = frozenset({REPORT_JSON, REPORT_TEXT, RUNTIME_LIBRARY})
+_PROGRAM = re.compile(r"programs/(0|[1-9]\d{0,5})\.fxs")
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _LARGEST_MANIFEST = 256 << 20
 _ENCRYPTED = 0x1
+
+
+def program_name(index: int) -> str:
+    """The member that holds a program of another device than the CPU."""
+    return f"programs/{index}.fxs"
 
 
 @contextlib.contextmanager
@@ -105,6 +112,13 @@ class Container:
     def size(self, name: str) -> int:
         """A member's size in bytes."""
         return self._members[name].size
+
+    def programs(self) -> list[bytes]:
+        """The programs of another device, in order, checked against their hashes."""
+        names = sorted(filter(_PROGRAM.fullmatch, self._members), key=lambda name: (len(name), name))
+        if names != [program_name(index) for index in range(len(names))]:
+            raise InvalidArtifact(f"programs of artifact {str(self.path)!r} must be numbered from 0, not {names}")
+        return [self.read(name) for name in names]
 
     def view(self, name: str) -> memoryview:
         """A member's bytes in the mapped file: no copy, shared between processes, not verified."""
@@ -206,7 +220,7 @@ def _read_members(path: Path, file: Any) -> dict[str, Member]:
 
 def _check_entry(path: Path, info: zipfile.ZipInfo, members: Mapping[str, Member]) -> None:
     name = info.filename
-    if name not in _REQUIRED | _OPTIONAL:  # so no absolute names, no '..', no folders
+    if name not in _REQUIRED | _OPTIONAL and not _PROGRAM.fullmatch(name):  # so no absolute names, no '..'
         raise InvalidArtifact(f"artifact {str(path)!r} must have no member but an artifact's own, not {name!r:.200}")
     if name in members:
         raise InvalidArtifact(f"artifact {str(path)!r} must have one member {name}, not several")

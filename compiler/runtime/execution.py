@@ -1,4 +1,4 @@
-"""Runs an artifact's code: memory per caller, load-time preparation, threads, and PyTorch calls between kernels."""
+"""Runs an artifact's code: memory per caller, load-time preparation, threads, and other calls between kernels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InvalidArtifact, InvalidInput
 from .arrays import address_of, aligned_zeros
 from .container import CONSTANTS, LIBRARY, RUNTIME_LIBRARY, Container
+from .host_calls import Functions
 from .libraries import load_module, runtime_library, tvm_ffi
 from .manifest import Manifest
 from .threads import setting, use_threads
@@ -33,12 +34,12 @@ class _Frame:
 class Executor:
     """The library's functions over constants (mapped, shared), derived memory (made once) and one frame a caller."""
 
-    def __init__(self, container: Container, manifest: Manifest, num_threads: int) -> None:
+    def __init__(self, container: Container, manifest: Manifest, num_threads: int, functions: Functions) -> None:
         self.num_threads = num_threads
         self._calls, self._prepare_calls = manifest.calls, manifest.prepare_calls
         self._arena_bytes = manifest.arena_bytes
         self._entries = len(manifest.inputs) + len(manifest.output_specs)
-        self._host_calls = [(call.at, call, call.resolve()) for call in manifest.host_calls]
+        self._host_calls = [(call.at, call.resolve(functions)) for call in manifest.host_calls]
         runtime_library(container.read(RUNTIME_LIBRARY) if RUNTIME_LIBRARY in container else None)
         module = load_module(container.read(LIBRARY))
         self._run, self._prepare = _function(module, "run"), _function(module, "prepare")
@@ -62,7 +63,7 @@ class Executor:
     def timed(self, addresses: Sequence[int], repeat: int) -> list[float]:
         """Run the model `repeat` times, call by call; return the median seconds of each call.
 
-        PyTorch calls count towards the kernel call that follows them.
+        Calls between kernels count towards the kernel call that follows them.
         """
         frame = self._enter(addresses)
         seconds = np.empty((repeat, self._calls))
@@ -116,16 +117,16 @@ class Executor:
 
     def _run_with_host_calls(self, frame: _Frame) -> None:
         begin = 0
-        for at, call, op in self._host_calls:
+        for at, call in self._host_calls:
             self._run(frame.tensor, begin, at)
-            call.run(op, frame.table.__getitem__)
+            call(frame.table.__getitem__)
             begin = at
         self._run(frame.tensor, begin, self._calls)
 
     def _host_calls_at(self, number: int, frame: _Frame) -> None:
-        for at, call, op in self._host_calls:
+        for at, call in self._host_calls:
             if at == number:
-                call.run(op, frame.table.__getitem__)
+                call(frame.table.__getitem__)
 
 
 def _function(module: Any, name: str) -> Any:
