@@ -120,6 +120,23 @@ class Vector(Instruction):
         if self.requantize:
             records = span(self.parameter, (self.blocks, RECORD_WORDS), words=RECORD_WORDS)
             self.check_inside("parameter", Memory.PARAMETERS, *records, architecture)
+        self._check_in_place()
+
+    def _check_in_place(self) -> None:
+        """An output may replace the input or residual of its own pixel and block, and nothing else that is read."""
+        outputs = grid(self.output, *self.output_levels)
+        read = [("residual_input", grid(self.residual_input, *self.residual_levels))] if self.add_residual else []
+        if self.source is Memory.ACTIVATIONS:
+            read.append(("input", self.inputs()))
+        for name, addresses in read:
+            if addresses.min() > outputs.max() or addresses.max() < outputs.min():
+                continue
+            shared = np.isin(addresses, outputs)
+            if addresses.size == outputs.size:
+                shared &= addresses != outputs
+            if shared.any():
+                word = addresses[shared.argmax()]
+                self.refuse(name, f"such that word {word} is not read for one output and written as another")
 
     def execute(self, machine: Machine) -> None:
         columns = machine.architecture.columns
