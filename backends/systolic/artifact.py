@@ -1,0 +1,84 @@
+"""An artifact whose quantised layers run on a simulated systolic array: needs numpy, and no PyTorch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...errors import InvalidArtifact
+from ...runtime.artifact import Artifact
+from ...runtime.host_calls import Functions
+from ...runtime.tensor_file import Array
+from .architecture import Architecture
+from .program import SystolicProgram
+from .report.energy import EnergyTable
+from .report.performance import LayerFacts, Performance
+from .simulator.cycles import simulate_cycles
+from .simulator.functional import run
+from .simulator.timeline import Timeline
+
+RUN = "fxpress_systolic::run"
+"""The op that a host call names for a run of one of the artifact's programs."""
+
+
+class SystolicArtifact(Artifact):
+    """A compiled model of which the CPU runs the float parts and a systolic array the integer ones.
+
+    `programs` are the array's, in the order in which they run; calling the artifact simulates them, to the bit.
+    """
+
+    programs: tuple[SystolicProgram, ...]
+
+    def _functions(self) -> Functions:
+        self.programs = tuple(map(SystolicProgram.from_bytes, self._container.programs()))
+        return {RUN: self._run_program}
+
+    def _run_program(self, index: Any, inputs: Sequence[Array]) -> list[Array]:
+        if type(index) is not int or not 0 <= index < len(self.programs):
+            raise InvalidArtifact(f"program must be one of the artifact's {len(self.programs)}, not {index!r:.50}")
+        program = self.programs[index]
+        names = [value.name for value in program.inputs]
+        found = run(program, dict(zip(names, inputs, strict=True)))
+        return [found[value.name] for value in program.outputs]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The machine that the programs are for."""
+        from ...target import Target  # here, because a saved target is read by the registry
+        from .target import SystolicTarget
+
+        target = Target.parse(self._manifest.target)
+        assert isinstance(target, SystolicTarget)
+        return target.architecture
+
+    @cached_property
+    def timelines(self) -> tuple[Timeline, ...]:
+        """When each instruction of each program runs, with an ideal DRAM."""
+        return tuple(map(simulate_cycles, self.programs))
+
+    def performance(self, energy: EnergyTable | None = None) -> Performance:
+        """What a run costs the array, layer by layer: cycles, utilisation, bytes, energy."""
+        facts = [list(map(LayerFacts.from_json, layers)) for layers in self.report()["systolic"]["facts"]]
+        return Performance.of(self.architecture, self.timelines, facts, energy)
+
+    def disassemble(self) -> str:
+        """The programs as text, which the assembler reads: one instruction a line."""
+        return "\n".join(
+            f"# program {index} of {len(self.programs)} for {program.architecture}\n{program.disassemble()}"
+            for index, program in enumerate(self.programs)
+        )
+
+    def verilog(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write the machine that runs the programs as Verilog-2005; returns the files."""
+        from .export import write_verilog
+
+        return write_verilog(self.architecture, Path(folder))
+
+    def export(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write each program for a machine without fxpress: memory image, code, and a C header that describes both."""
+        from .export import write_images
+
+        return write_images(self.programs, Path(folder))
