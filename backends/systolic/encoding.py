@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 from collections.abc import Iterable, Sequence
 
 from ...errors import InvalidArtifact, InvalidInput
@@ -16,6 +17,14 @@ from .architecture import Unit
 from .instructions import INSTRUCTION_BYTES, INSTRUCTIONS, Field, Instruction, Kind
 from .instructions.base import OPCODE_BITS
 
+REFERENCE_HEAD = f"""# Instructions of the systolic machine
+
+Written by `fxpress.backends.systolic.encoding.reference()` from the definitions in `backends/systolic/instructions/`.
+An instruction has {INSTRUCTION_BYTES} bytes, little-endian; bits 7:0 hold the opcode, bits that no field has are zero, signed fields are two's
+complement. C is the number of columns of the array; a word is C bytes, that is C channels of one pixel. Addresses count
+words of their memory.
+
+"""
 _OF_OPCODE = {instruction.opcode: instruction for instruction in INSTRUCTIONS}
 _OF_MNEMONIC = {instruction.mnemonic: instruction for instruction in INSTRUCTIONS}
 
@@ -186,15 +195,17 @@ def assemble_all(text: str) -> list[Instruction]:
 
 
 def reference() -> str:
-    """All instructions and fields as Markdown, from their definitions."""
-    parts = []
+    """All instructions and fields as Markdown, from their definitions: docs/systolic-instructions.md."""
+    parts = [REFERENCE_HEAD]
     for cls in INSTRUCTIONS:
-        parts.append(f"## {cls.mnemonic} (opcode {cls.opcode}, {cls.unit.name.lower() if cls.unit else 'no'} unit)\n\n")
-        parts.append(f"{cls.__doc__}\n\n| bits | field | values | meaning |\n|---|---|---|---|\n")
+        unit = "no unit" if cls.unit is None else f"unit {cls.unit.name.lower()}"
+        parts.append(
+            f"## {cls.mnemonic} (opcode {cls.opcode}, {unit})\n\n{inspect.cleandoc(cls.__doc__ or '')}\n\n| bits | field | values | meaning |\n|---|---|---|---|\n"
+        )
         for place in cls.layout():
             values = f"{place.least}..{place.most}"
             if place.choices is not None:
                 values = ", ".join(f"{member.value} {member.name.lower()}" for member in place.choices)
             parts.append(f"| {place.low + place.bits - 1}:{place.low} | {place.name} | {values} | {place.doc} |\n")
         parts.append("\n")
-    return "".join(parts)
+    return "".join(parts).rstrip("\n") + "\n"

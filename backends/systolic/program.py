@@ -100,7 +100,11 @@ class SystolicProgram:
         return f"instruction {index} `{disassemble(instruction)}` of layer {layer}"
 
     def check(self) -> None:
-        """Raise InvalidInput naming the first thing that no machine of this architecture can do."""
+        """Raise InvalidInput naming the first thing that no machine of this architecture can do. Looks once."""
+        _ = self._legal
+
+    @functools.cached_property
+    def _legal(self) -> bool:
         for kind, values in (("input", self.inputs), ("output", self.outputs)):
             if len({value.name for value in values}) != len(values):
                 raise InvalidInput(f"{kind} names must differ, not {[value.name for value in values]}")
@@ -124,6 +128,7 @@ class SystolicProgram:
                 )
             if isinstance(instruction, Halt) != (index == last):
                 raise InvalidInput(f"{self.where(index)}: halt must be the last instruction, and only that one")
+        return True
 
     def _check_bytes(self, what: str, low: int, high: int) -> None:
         if low < 0 or high > self.dram_bytes:

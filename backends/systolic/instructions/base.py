@@ -156,8 +156,9 @@ class Instruction(ABC):
 
     def refuse(self, name: str, expected: str, remedy: str = "") -> NoReturn:
         """Raise InvalidInput for the field `name`."""
-        found = getattr(self, name)
-        text = f"{self.mnemonic} field {name} must be {expected}, not {found!r} (layer {self.layer})"
+        value = getattr(self, name)
+        found = value.name.lower() if isinstance(value, enum.Enum) else repr(value)
+        text = f"{self.mnemonic} field {name} must be {expected}, not {found} (layer {self.layer})"
         raise InvalidInput(text + (f": {remedy}" if remedy else ""))
 
     def check_encodable(self) -> None:
@@ -165,7 +166,10 @@ class Instruction(ABC):
         for place in self.layout():
             value = getattr(self, place.name)
             if place.choices is not None and not isinstance(value, place.choices):
-                self.refuse(place.name, f"one of {[str(member) for member in place.choices]}")
+                self.refuse(
+                    place.name,
+                    f"one of {[member.name.lower() for member in place.choices]}, of {place.choices.__name__}",
+                )
             if not isinstance(value, int) or not place.least <= value <= place.most:
                 self.refuse(place.name, f"an integer in {place.least}..{place.most}")
 
