@@ -20,9 +20,9 @@ from .instructions.base import OPCODE_BITS
 REFERENCE_HEAD = f"""# Instructions of the systolic machine
 
 Written by `fxpress.backends.systolic.encoding.reference()` from the definitions in `backends/systolic/instructions/`.
-An instruction has {INSTRUCTION_BYTES} bytes, little-endian; bits 7:0 hold the opcode, bits that no field has are zero, signed fields are two's
-complement. C is the number of columns of the array; a word is C bytes, that is C channels of one pixel. Addresses count
-words of their memory.
+An instruction has {INSTRUCTION_BYTES} bytes, little-endian. Bits 7:0 hold the opcode, bits that no field has are zero,
+signed fields are two's complement. C is the number of columns of the array; a word is C bytes, that is C channels of
+one pixel. Addresses count words of their memory.
 
 """
 _OF_OPCODE = {instruction.opcode: instruction for instruction in INSTRUCTIONS}
@@ -199,9 +199,8 @@ def reference() -> str:
     parts = [REFERENCE_HEAD]
     for cls in INSTRUCTIONS:
         unit = "no unit" if cls.unit is None else f"unit {cls.unit.name.lower()}"
-        parts.append(
-            f"## {cls.mnemonic} (opcode {cls.opcode}, {unit})\n\n{inspect.cleandoc(cls.__doc__ or '')}\n\n| bits | field | values | meaning |\n|---|---|---|---|\n"
-        )
+        parts.append(f"## {cls.mnemonic} (opcode {cls.opcode}, {unit})\n\n{inspect.getdoc(cls)}\n\n")
+        parts.append("| bits | field | values | meaning |\n|---|---|---|---|\n")
         for place in cls.layout():
             values = f"{place.least}..{place.most}"
             if place.choices is not None:
