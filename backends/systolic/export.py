@@ -29,9 +29,9 @@ def write_images(programs: Sequence[SystolicProgram], folder: Path) -> list[Path
 
 def write_verilog(architecture: Architecture, folder: Path) -> list[Path]:
     """Write the machine's Verilog files; returns the paths. Raises InvalidInput when that cannot be done."""
-    from .rtl import emit
+    from .rtl import generate
 
-    return _write({name: text.encode() for name, text in emit(architecture).items()}, folder)
+    return _write({name: text.encode() for name, text in generate(architecture).items()}, folder)
 
 
 def header(programs: Sequence[SystolicProgram]) -> str:
