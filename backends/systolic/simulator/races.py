@@ -155,8 +155,8 @@ class _Checker:
                 raise InvalidInput(
                     f"{self.program.where(index)} {verb} word {_word(words, place)} of the "
                     f"{access.memory.name.lower()} memory, and must do so after "
-                    f"{self.program.where(self.order[other][position])} {before} it: signal {unit.name.lower()} from "
-                    f"{other.name.lower()} and await that"
+                    f"{self.program.where(self.order[other][position])} {before} it: let {other.name.lower()} signal "
+                    f"{unit.name.lower()} after that, and await it"
                 )
         shadow = self.writers if access.write else self.readers
         shadow[access.memory].touch(unit, words, clock[unit])
