@@ -1,0 +1,303 @@
+"""How layers are cut into tiles: every way is tried in a model of the time it takes, and the quickest is kept."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....errors import Unsupported
+from ..architecture import KIB, RECORD_WORDS, Architecture, Memory
+from ..timing import (
+    LOAD_LATENCY,
+    RECORD_CYCLES,
+    STORE_LATENCY,
+    VECTOR_LATENCY,
+    output_stationary_latency,
+    weight_stationary_latency,
+)
+from .layers import Window
+
+Grid = NDArray[np.int64]
+TOLERANCE = 256  # a tiling that is slower by this fraction of the time is as good if it has fewer tiles
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the time of a layer depends on: pixels of results, words of channels, the window, what else is read.
+
+    `words` are read of each source pixel, by each output block `depth` of them (fewer than all for groups). `taps` are
+    of the array; a layer without the array has none. `sums` are stored as int32.
+    """
+
+    outer: int
+    rows: int
+    columns: int
+    words: int
+    blocks: int
+    window: Window
+    depth: int
+    array: bool
+    grouped: bool = False
+    residual: bool = False
+    records: bool = True
+    sums: bool = False
+    fresh_weights: bool = False  # each outer index has weights of its own
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes of a tile: rows and columns of results, output blocks, source words; and the order of tiles.
+
+    With `weights_first` all pixels pass before the next output blocks; otherwise all output blocks of some pixels come
+    first. Sums over source words are innermost. `slots` says how the activation memory is divided: words for source
+    tiles, for residual tiles, for results.
+    """
+
+    rows: int
+    columns: int
+    blocks: int
+    words: int
+    weights_first: bool
+    stationary: bool
+    source_words: int
+    residual_words: int
+    output_words: int
+    cycles: int
+    dram_words: int
+
+    def __str__(self) -> str:
+        dataflow = "ws" if self.stationary else "os"
+        order = "weights" if self.weights_first else "pixels"
+        return (
+            f"{self.rows}x{self.columns} pixels, {self.blocks} blocks of {self.words} words, {dataflow}, {order} first"
+        )
+
+
+def sizes(total: int) -> Grid:
+    """Tile sizes worth trying: those that cut `total` into equal parts, as nearly as can be."""
+    return np.unique([-(-total // parts) for parts in range(1, total + 1)]).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=4096)
+def tile(shape: Shape, architecture: Architecture) -> Tiling | str:
+    """The quickest tiling of a layer, or which memory is too small for any, and how large it must be."""
+    rows, columns, blocks = sizes(shape.rows), sizes(shape.columns), sizes(shape.blocks)
+    words = np.array([shape.words]) if shape.grouped or not shape.array else sizes(shape.words)
+    grids = np.meshgrid(rows, columns, blocks, words, indexing="ij")
+    th, tw, tn, tk = (grid.reshape(-1) for grid in grids)
+    space = _Space(shape, architecture, th, tw, tn, tk)
+    lacking = space.lacking()
+    if lacking is not None:
+        return lacking
+    space = space.fitting()
+    best: Tiling | None = None
+    for stationary in _dataflows(shape, architecture):
+        for weights_first in (False, True) if shape.array and not shape.fresh_weights else (False,):
+            cycles, dram, steps = space.cost(stationary, weights_first)
+            least = int(cycles.min())
+            good = np.flatnonzero(cycles <= least + least // TOLERANCE)
+            index = int(good[np.lexsort((cycles[good], dram[good], steps[good]))[0]])
+            found = space.tiling(index, stationary, weights_first, cycles, dram)
+            if best is None or (found.cycles, found.dram_words) < (best.cycles, best.dram_words):
+                best = found
+    assert best is not None
+    return best
+
+
+def _dataflows(shape: Shape, architecture: Architecture) -> Iterable[bool]:
+    if not shape.array:
+        return (False,)
+    return {"os": (False,), "ws": (True,), "both": (False, True)}[architecture.dataflow]
+
+
+def _round_up(x: Grid, step: int) -> Grid:
+    return -(-x // step) * step
+
+
+@dataclass
+class _Space:
+    """All tilings at once: arrays of rows, columns, blocks and words of a tile."""
+
+    shape: Shape
+    architecture: Architecture
+    th: Grid
+    tw: Grid
+    tn: Grid
+    tk: Grid
+
+    def __post_init__(self) -> None:
+        shape, machine = self.shape, self.architecture
+        window = shape.window
+        (ky, kx), (sy, sx), (dy, dx) = window.kernel, window.stride, window.dilation
+        self.pixels = self.th * self.tw
+        reach_y = (self.th - 1) * sy + (ky - 1) * dy + 1 if ky > 1 else self.th
+        reach_x = (self.tw - 1) * sx + (kx - 1) * dx + 1 if kx > 1 else self.tw
+        self.area = reach_y * reach_x
+        if shape.grouped:
+            read = np.minimum(self.tn * shape.depth, shape.words)
+        elif shape.array:
+            read = self.tk
+        else:
+            read = self.tn
+        self.source = self.area * read
+        self.result = self.pixels * self.tn * (not shape.sums)
+        self.weights = self.tn * window.taps * (shape.depth if shape.grouped else self.tk) * machine.columns
+        self.weights = self.weights * shape.array
+        self.accumulators = self.pixels * self.tn * shape.array
+        self.parameters = self.tn * RECORD_WORDS * shape.records
+        bank = machine.bank_words(Memory.ACTIVATIONS)
+        total = machine.words(Memory.ACTIVATIONS)
+        one = self.result * (1 + shape.residual)
+        self.copies = np.where(self.source + 2 * one <= total, 2, 1)
+        output, residual = self.result * self.copies, self.result * self.copies * shape.residual
+        banked = self.source + _round_up(output, bank) + _round_up(residual, bank) <= total
+        self.output_words = np.where(banked, _round_up(output, bank), output)
+        self.residual_words = np.where(banked, _round_up(residual, bank), residual)
+        self.source_words = total - self.output_words - self.residual_words
+
+    def slot_words(self) -> int:
+        """Accumulator words that a tile may use so that another can be computed meanwhile."""
+        machine = self.architecture
+        return machine.words(Memory.ACCUMULATORS) // min(2, machine.accumulator_banks)
+
+    def _fits(self) -> dict[Memory, tuple[Grid, int]]:
+        machine = self.architecture
+        return {
+            Memory.ACTIVATIONS: (
+                self.source + self.result * (1 + self.shape.residual), machine.words(Memory.ACTIVATIONS),
+            ),
+            Memory.WEIGHTS: (self.weights, machine.words(Memory.WEIGHTS)),
+            Memory.ACCUMULATORS: (self.accumulators, self.slot_words()),
+            Memory.PARAMETERS: (self.parameters, machine.words(Memory.PARAMETERS)),
+        }  # fmt: skip
+
+    def lacking(self) -> str | None:
+        """Which memory is too small for every tiling, with the least that would do; None when one fits."""
+        machine, fits = self.architecture, self._fits()
+        good = np.ones(len(self.th), bool)
+        for used, limit in fits.values():
+            good &= used <= limit
+        if good.any():
+            return None
+        for memory, (used, limit) in fits.items():
+            if int(used.min()) > limit:
+                size = machine.columns * (4 if memory is Memory.ACCUMULATORS else 1)
+                least = int(used.min()) * machine.words(memory) // limit
+                return (
+                    f"its smallest tile needs {-(-least * size // KIB)} KiB of {memory.name.lower()} memory, "
+                    f"more than the {machine.words(memory) * size // KIB} KiB there are"
+                )
+        return "its smallest tiles fit the memories one by one but not together; make the activation memory larger"
+
+    def fitting(self) -> _Space:
+        """Only the tilings that fit."""
+        good = np.ones(len(self.th), bool)
+        for used, limit in self._fits().values():
+            good &= used <= limit
+        good &= (self.pixels < 1 << 16) & (self.th < 256 * 128)
+        return _Space(self.shape, self.architecture, *(x[good] for x in (self.th, self.tw, self.tn, self.tk)))
+
+    def cost(self, stationary: bool, weights_first: bool) -> tuple[Grid, Grid, Grid]:
+        """Cycles of the whole layer, DRAM words moved, and tiles, for every tiling."""
+        shape, machine = self.shape, self.architecture
+        count_y, count_x = -(-shape.rows // self.th), -(-shape.columns // self.tw)
+        tiles = shape.outer * count_y * count_x
+        parts_n, parts_k = -(-shape.blocks // self.tn), -(-shape.words // self.tk)
+        if shape.grouped or not shape.array:
+            parts_k = np.ones_like(parts_k)
+        source_slots = self.source_words // np.maximum(self.source, 1)
+        weight_slots = machine.words(Memory.WEIGHTS) // np.maximum(self.weights, 1)
+
+        # how often each source word, and each weight, is loaded
+        if not shape.array or shape.grouped:
+            source_times = np.ones_like(tiles)
+        elif weights_first:
+            source_times = np.where(source_slots >= tiles * parts_k, 1, parts_n)
+        else:
+            source_times = np.where(source_slots >= parts_k, 1, parts_n)
+        all_parts = parts_n * parts_k
+        if weights_first:
+            weight_times = np.where(weight_slots >= parts_k, 1, tiles)
+        elif shape.fresh_weights:
+            pixel_tiles = count_y * count_x
+            weight_times = np.where(weight_slots >= all_parts, 1, pixel_tiles) * shape.outer
+        else:
+            weight_times = np.where(weight_slots >= all_parts, 1, tiles)
+        read = shape.blocks * shape.depth if shape.grouped else shape.words
+        read = min(read, shape.words) if shape.depth == 1 else read
+        source_total = tiles * self.area * read * source_times
+        depth = shape.depth if shape.grouped else shape.words
+        weight_total = shape.blocks * shape.window.taps * depth * machine.columns * weight_times * shape.array
+        residual_total = shape.outer * shape.rows * shape.columns * shape.blocks * shape.residual
+        record_total = shape.blocks * RECORD_WORDS * tiles * shape.records  # loaded again where tiles are many
+        record_total = np.where(shape.blocks * RECORD_WORDS <= machine.words(Memory.PARAMETERS), 0, record_total)
+        pieces = 4 if shape.sums else 1
+        stored = shape.outer * shape.rows * shape.columns * shape.blocks * pieces
+        load = (source_total + weight_total + residual_total + record_total) * machine.beats
+        store = np.full_like(load, stored * machine.beats)
+
+        # sums: every tile size that occurs, full or rest, in rows and columns
+        steps = tiles * parts_n
+        array = np.zeros_like(load)
+        pixels = np.zeros_like(load)
+        for height, many_y in _parts(shape.rows, self.th):
+            for width, many_x in _parts(shape.columns, self.tw):
+                some = height * width
+                slots = np.maximum(some, machine.rows) if stationary else _round_up(some, machine.rows)
+                array = array + np.where(some > 0, slots, 0) * many_y * many_x
+                pixels = pixels + some * many_y * many_x
+        array = array * shape.outer * shape.blocks * shape.window.taps * depth * machine.columns // machine.rows
+        multiplies = tiles * (shape.blocks if shape.grouped else parts_n * parts_k)
+        array = (array + multiplies * machine.rows * stationary) * shape.array
+
+        taps = 1 if shape.array else shape.window.taps + shape.residual
+        lanes = machine.columns // machine.vector_lanes
+        vector = (
+            pixels * shape.outer * shape.blocks * taps * lanes + tiles * shape.blocks * RECORD_CYCLES * shape.records
+        )
+        vector = vector + steps * (VECTOR_LATENCY + 2)
+        if shape.sums:
+            vector = store  # stores read the accumulators
+        latency = (weight_stationary_latency if stationary else output_stationary_latency)(machine) * shape.array
+        turns = np.minimum(
+            machine.accumulator_banks, machine.words(Memory.ACCUMULATORS) // np.maximum(self.accumulators, 1)
+        )
+        compute = np.maximum(
+            np.maximum(array, vector), (array + vector + steps * (latency + 2)) // np.maximum(turns, 1)
+        )
+        cycles = np.maximum(np.maximum(load, store), compute)
+        # one buffer only: what fills it and what reads it take turns
+        alone = (source_slots < 2) & (tiles * parts_k * source_times > 1)
+        cycles = np.where(alone, np.maximum(cycles, compute + source_total * machine.beats), cycles)
+        alone = (weight_slots < 2) & (all_parts * weight_times > 1) & shape.array
+        cycles = np.where(alone, np.maximum(cycles, compute + weight_total * machine.beats), cycles)
+        cycles = np.where((self.copies < 2) & (steps > 1), np.maximum(cycles, compute + store), cycles)
+        first = (self.source + self.weights) * machine.beats + machine.dram_latency + LOAD_LATENCY
+        last = vector // steps + latency + self.result * machine.beats + machine.dram_latency + STORE_LATENCY
+        return cycles + first + last, load // machine.beats + stored, steps * parts_k
+
+    def tiling(self, i: int, stationary: bool, weights_first: bool, cycles: Grid, dram: Grid) -> Tiling:
+        """One of the tilings."""
+        return Tiling(
+            int(self.th[i]), int(self.tw[i]), int(self.tn[i]), int(self.tk[i]), weights_first, stationary,
+            int(self.source_words[i]), int(self.residual_words[i]), int(self.output_words[i]),
+            int(cycles[i]), int(dram[i]),
+        )  # fmt: skip
+
+
+def _parts(total: int, size: Grid) -> list[tuple[Grid, Grid]]:
+    """Sizes of parts of `total` with how many there are: the full ones, then the rest."""
+    rest = total % size
+    return [(size, total // size), (rest, (rest > 0).astype(np.int64))]
+
+
+def require(found: Tiling | str, name: str, where: str) -> Tiling:
+    """The tiling, or Unsupported naming the layer."""
+    if isinstance(found, Tiling):
+        return found
+    at = f" at {where}" if where else ""
+    raise Unsupported(f"layer %{name}{at} does not fit: {found}; give the machine more, or cut the layer")
