@@ -23,6 +23,7 @@ from .layout import ITEMS, Bytes, Layout
 
 MAGIC = b"fxpress systolic"
 VERSION = 1
+MOST_DRAM_WORDS = 1 << 31  # addresses are signed 32-bit numbers
 _PROLOGUE = struct.Struct("<16sI32sQ")  # magic, version, SHA-256 of all that follows it, bytes of the header
 
 
@@ -112,6 +113,8 @@ class SystolicProgram:
                 self._check_bytes(f"{kind} {value.name}", *_byte_span(value.layout))
         for segment in self.constants:
             self._check_bytes("a constant", segment.address, segment.address + len(segment.data))
+        if not 0 <= self.dram_words <= MOST_DRAM_WORDS:
+            raise InvalidInput(f"DRAM must have at most {MOST_DRAM_WORDS} words, not {self.dram_words}")
         last = len(self.instructions) - 1
         if last < 0:
             raise InvalidInput("a program must end with halt, not be empty")
@@ -182,7 +185,7 @@ class SystolicProgram:
         try:
             program = cls._parse(json.loads(rest[:size]), rest[size:])
             program.check()
-        except (KeyError, TypeError, ValueError) as error:  # InvalidInput is a ValueError
+        except (InvalidArtifact, KeyError, RecursionError, TypeError, ValueError) as error:  # InvalidInput, too
             raise InvalidArtifact(f"a systolic program must be one that fxpress wrote: {error}") from error
         return program
 
@@ -196,7 +199,7 @@ class SystolicProgram:
             constants.append(Segment(int(address), body[start : start + size]))
             start += size
         return cls(
-            architecture=Architecture.parse(header["architecture"]),
+            architecture=Architecture.parse(str(header["architecture"])),
             code=body[:code],
             layers=tuple(Layer(str(layer["name"]), str(layer["source"])) for layer in header["layers"]),
             dram_words=int(header["dram_words"]),

@@ -163,7 +163,8 @@ class Vector(Instruction):
         shift = words[:, None, 12 * columns : 13 * columns].astype(np.int64)
         used = np.concatenate((multiplier, residual_multiplier)) if self.add_residual else multiplier
         if np.abs(used).max() >= MULTIPLIER_LIMIT:
-            raise InvalidInput(f"multipliers of a record must be in -2^24..2^24, not {used[np.abs(used).argmax()]}")
+            worst = used.flat[np.abs(used).argmax()]
+            raise InvalidInput(f"multipliers of a record must be between -2^24 and 2^24, not {worst}")
         if shift.min() < 1 or shift.max() > MOST_SHIFT:
             raise InvalidInput(f"shifts of a record must be in 1..{MOST_SHIFT}, not {shift.min()}..{shift.max()}")
         total: NDArray[np.int64] = (values + bias).astype(np.int64) * multiplier
