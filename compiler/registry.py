@@ -1,8 +1,8 @@
-"""Names to loaders of passes, pipelines, targets and backends. Third parties add theirs by packaging entry points.
+"""Names to loaders of passes, pipelines, targets, backends and commands. Third parties add theirs by entry points.
 
 Entry-point groups: `fxpress.passes` (a Pass instance or class), `fxpress.pipelines` (a function of options returning a
-list of passes), `fxpress.targets` (a Target class), `fxpress.backends` (a Backend class). Nothing is imported before
-its name is asked for.
+list of passes), `fxpress.targets` (a Target class), `fxpress.backends` (a Backend class), `fxpress.commands` (a typer
+app that becomes a command of the command line). Nothing is imported before its name is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _OWN: dict[str, dict[str, str]] = {
     },
     "backends": {
         "reference": "fxpress.backends.reference:ReferenceBackend",
+        "systolic": "fxpress.backends.systolic.backend:SystolicBackend",
         "tvm": "fxpress.backends.tvm:TvmBackend",
+    },
+    "commands": {
+        "systolic": "fxpress.backends.systolic.cli:app",
     },
 }
 
@@ -40,7 +44,7 @@ class Entry:
 
 @cache
 def entries(kind: str) -> dict[str, Entry]:
-    """All entries of `kind` ("passes", "pipelines", "targets", "backends"), our own and installed plugins'.
+    """All entries of `kind` ("passes", "pipelines", "targets", "backends", "commands"), our own and installed plugins'.
 
     Raises InvalidInput when two packages claim one name.
     """

@@ -64,6 +64,16 @@ class SystolicArtifact(Artifact):
         facts = [list(map(LayerFacts.from_json, layers)) for layers in self.report()["systolic"]["facts"]]
         return Performance.of(self.architecture, self.timelines, facts, energy)
 
+    @property
+    def on_cpu(self) -> list[str]:
+        """What the CPU computes, and why the array does not."""
+        return [f"%{name}: {reason}" for name, reason in self.report()["systolic"]["on_cpu"].items()]
+
+    def sections(self) -> list[tuple[str, str]]:
+        from .report.plots import sections
+
+        return sections(self.performance(), self.timelines)
+
     def disassemble(self) -> str:
         """The programs as text, which the assembler reads: one instruction a line."""
         return "\n".join(

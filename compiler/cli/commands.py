@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..registry import entries, lookup
 from .failures import CleanFailures
 
 app = typer.Typer(
@@ -227,3 +228,7 @@ def passes() -> None:
     from .inspecting import list_passes
 
     list_passes()
+
+
+for name in entries("commands"):
+    app.add_typer(lookup("commands", name), name=name)

@@ -116,6 +116,10 @@ class Artifact:
         """What the compiler reported: what was kept, fused, refused and why."""
         return dict(json.loads(self._container.read(REPORT_JSON))) if REPORT_JSON in self._container else {}
 
+    def sections(self) -> list[tuple[str, str]]:
+        """What the report's page shows besides the CPU's kernels: titles and HTML that needs nothing else."""
+        return []
+
     def text(self) -> str:
         """The compiler's report as text."""
         return self._container.read(REPORT_TEXT).decode() if REPORT_TEXT in self._container else ""

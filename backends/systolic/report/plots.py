@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from ..architecture import Unit
 from ..simulator.timeline import Timeline
 from .performance import LayerCost, Performance
+from .tables import layer_table, summary
 
 SLICES = 400  # of time in the timeline
 UNITS = tuple(unit.name.lower() for unit in Unit)
@@ -69,6 +72,16 @@ def roofline_plot(performance: Performance) -> Any:
     return figure
 
 
+def page(name: str, performance: Performance, timelines: Sequence[Timeline]) -> str:
+    """A page with the pictures and the numbers of each layer."""
+    parts = [f"<h2>{title}</h2>\n{html}" for title, html in sections(performance, timelines)]
+    style = "body { font: 14px system-ui, sans-serif; margin: 24px; } td, th { padding: 3px 9px; text-align: right; }"
+    return "\n".join(
+        ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">', f"<title>{escape(name)}</title>",
+         f"<style>{style}</style></head><body>", f"<h1>{escape(name)}</h1>", *parts, "</body></html>\n"]
+    )  # fmt: skip
+
+
 def sections(performance: Performance, timelines: Sequence[Timeline]) -> list[tuple[str, str]]:
     """The pictures and the table as parts of a page: titles and HTML that needs nothing else."""
     figures = (utilization_plot(performance), timeline_plot(timelines), roofline_plot(performance))
@@ -76,7 +89,20 @@ def sections(performance: Performance, timelines: Sequence[Timeline]) -> list[tu
         figure.to_html(full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
         for index, figure in enumerate(figures)
     ]
-    return [("On the array", "\n".join(parts))]
+    lines = "".join(f"<p>{escape(line)}</p>" for line in summary(performance))
+    return [("On the array", "\n".join([lines, *parts, _table(performance)]))]
+
+
+def _table(performance: Performance) -> str:
+    """The table of layers as HTML."""
+    text = io.StringIO()
+    table = layer_table(performance)
+    cells = zip(*(column.cells for column in table.columns), strict=True)
+    print("<table><tr>", *(f"<th>{escape(str(column.header))}</th>" for column in table.columns), "</tr>", file=text)
+    for row in cells:
+        print("<tr>", *(f"<td>{escape(str(cell))}</td>" for cell in row), "</tr>", file=text)
+    print("</table>", file=text)
+    return text.getvalue()
 
 
 def _busy_share(timelines: Sequence[Timeline], unit: Unit, edges: NDArray[np.float64]) -> NDArray[np.float64]:
