@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +293,13 @@ def test_a_trace_shows_what_each_unit_does(program: SystolicProgram, tmp_path: P
         assert sum(e["args"][direction] for e in counters) * step == pytest.approx(size, rel=1e-2)
     write_trace(timeline, tmp_path / "trace.json")
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == events
+
+
+def test_running_a_program_loads_numpy_only() -> None:
+    code = (
+        "import sys\n"
+        "from fxpress.backends.systolic.simulator import cycles, functional, perfetto, races\n"
+        "print(sorted({'torch', 'tvm', 'tvm_ffi', 'scipy'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
