@@ -110,7 +110,13 @@ class Toy:
 def write_toy(tmp_path: Path, toy_library: bytes, parallel_library: bytes) -> Callable[..., Toy]:
     """Write the toy artifact, its manifest with changes."""
 
-    def write(name: str = "toy.fxp", bundle_runtime: bool = False, parallel: bool = False, **changes: Any) -> Toy:
+    def write(
+        name: str = "toy.fxp",
+        bundle_runtime: bool = False,
+        parallel: bool = False,
+        programs: tuple[bytes, ...] = (),
+        **changes: Any,
+    ) -> Toy:
         weight = np.random.default_rng(5).standard_normal(SHAPE, dtype=np.float32)
         toy = Toy(tmp_path / name, weight)
         x = toy.inputs(1)
@@ -123,6 +129,7 @@ def write_toy(tmp_path: Path, toy_library: bytes, parallel_library: bytes) -> Ca
             {"passes": []},
             "a report",
             bundle_runtime=bundle_runtime,
+            programs=programs,
         )
         return toy
 
