@@ -52,10 +52,10 @@ def lower(program: Program, architecture: Architecture) -> CompiledProgram:
     What the array cannot run becomes Programs for the host. Raises Unsupported for a Program that is not quantised, or
     not in mode I, and for a layer whose smallest tile does not fit, saying what would.
     """
-    check_quantized(program)
     refused: dict[str, str] = {}
     for _ in range(len(program.nodes) + 1):
         whole = split_float_layers(program, refused)
+        check_quantized(whole, refused)
         parts, reasons = partition(whole, refused)
         stages: list[HostStage | ArrayStage] = []
         try:

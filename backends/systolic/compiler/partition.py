@@ -42,10 +42,16 @@ def why_host(node: Node) -> str | None:
     return None
 
 
-def check_quantized(program: Program) -> None:
-    """Raise Unsupported for a program that has nothing for the array, or requantises with floats."""
+def check_quantized(program: Program, refused: Mapping[str, str]) -> None:
+    """Raise Unsupported for a program that has nothing for the array, or requantises with floats.
+
+    `refused` are the layers that the array does not take, by name, with the reasons.
+    """
     calls = [node for node in program.nodes if node.op == "call_function"]
     layers = [node for node in calls if node.target in LAYERS]
+    if not layers and refused:
+        lines = "\n".join(f"  %{name}: {reason}" for name, reason in refused.items())
+        raise Unsupported(f"at least one layer must fit the systolic array, but none does:\n{lines}")
     if not layers:
         raise Unsupported(
             f"a program for the systolic array must compute with 8-bit integers, not {len(calls)} ops with floats; "

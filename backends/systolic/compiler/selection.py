@@ -533,7 +533,7 @@ def _concatenate(selector: _Selector, node: Node) -> None:
         size = part.meta["val"].shape[dim]
         slot, view = whole.slice(dim, start, size), selector.view(part)
         start += size
-        if view.buffer is whole.buffer:
+        if view.buffer is slot.buffer and view.start == slot.start:
             continue
         source, output = selector.operand(part, lanes, node), operand(slot, lanes, selector.columns)
         assert not isinstance(output, str)

@@ -34,6 +34,11 @@ class View:
         """The tensor's shape."""
         return tuple(len(table) for table in self.tables)
 
+    @property
+    def start(self) -> int:
+        """The byte of the first element."""
+        return self.offset + sum(int(table[0]) for table in self.tables)
+
     def permute(self, dims: Sequence[int]) -> View:
         """Dimensions in another order."""
         return replace(self, tables=tuple(self.tables[d] for d in dims))
