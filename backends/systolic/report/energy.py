@@ -53,7 +53,7 @@ class EnergyTable:
         pairs = list(zip(self.memories, self.memories[1:], strict=False))
         (small, low), (large, high) = next((pair for pair in pairs if size <= pair[1][0]), pairs[-1])
         power = math.log(high / low) / math.log(large / small)
-        return low * (size / small) ** power / _WORD
+        return low * math.pow(size / small, power) / _WORD
 
     def joules(
         self, architecture: Architecture, traffic: Mapping[tuple[Memory, str], int], multiply: int, vector: int

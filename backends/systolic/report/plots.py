@@ -122,7 +122,8 @@ def _busy_share(timelines: Sequence[Timeline], unit: Unit, edges: NDArray[np.flo
     steps = np.concatenate([np.ones(len(begins)), -np.ones(len(ends))])[order]
     times, running = np.concatenate([[0.0], moments[order]]), np.concatenate([[0.0], np.cumsum(steps)])
     busy_until = np.concatenate([[0.0], np.cumsum(running[:-1] * np.diff(times))])
-    return np.diff(np.interp(edges, times, busy_until)) / np.diff(edges)
+    share: NDArray[np.float64] = np.diff(np.interp(edges, times, busy_until)) / np.diff(edges)
+    return share
 
 
 def _labelled(performance: Performance) -> dict[str, LayerCost]:
