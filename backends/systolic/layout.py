@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import InvalidInput
 
 Bytes = NDArray[np.uint8]
-ITEMS = {"int8": np.dtype("<i1"), "int32": np.dtype("<i4")}
+ITEMS: dict[str, np.dtype[Any]] = {"int8": np.dtype("<i1"), "int32": np.dtype("<i4")}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class Windows:
         steps = [slice(None), *(slice(None, None, s) for s in self.stride), slice(None)]
         windows = windows[(*steps, *(slice(None, None, d) for d in self.dilation))]
         return np.moveaxis(windows, rank + 1, -1)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Windows:
+        """What `asdict` gives of windows."""
+        kernel, stride, padding, dilation = (
+            tuple(int(x) for x in data[name]) for name in ("kernel", "stride", "padding", "dilation")
+        )
+        return cls(kernel, stride, padding, dilation, int(data["fill"]), bool(data["channels_last"]))
 
     def _pads(self) -> list[tuple[int, int]]:
         pairs = [(self.padding[i], self.padding[i + 1]) for i in range(0, len(self.padding), 2)]
@@ -86,11 +94,7 @@ class Layout:
     def from_json(cls, data: dict[str, Any]) -> Layout:
         """What `to_json` wrote. Raises InvalidInput when it is something else."""
         try:
-            windows = data["windows"]
-            if windows is not None:
-                windows = Windows(
-                    **{name: tuple(value) if isinstance(value, list) else value for name, value in windows.items()}
-                )
+            windows = None if data["windows"] is None else Windows.from_json(data["windows"])
             tables = tuple(tuple(int(x) for x in table) for table in data["tables"])
             shape, item = tuple(int(x) for x in data["shape"]), str(data["item"])
             if item not in ITEMS:

@@ -17,7 +17,8 @@ from .allocation import allocate, lifetimes
 from .emission import Emitter, shape_of
 from .layers import Convolution, Layer
 from .packing import pack
-from .selection import Selection, select
+from .selection import select
+from .selector import Selection
 from .tiling import Tiling, require, tile
 from .tokens import ordered
 from .views import View

@@ -38,7 +38,8 @@ def requantization(
         return f"its scales differ by a factor of {float(largest.max()):.3g}, more than 24-bit multipliers express"
     assert int(shift.max()) <= MOST_SHIFT
     values = torch.as_tensor(bias).to(torch.int64)
-    return Requantization(*(_array(x) for x in (values, multiplier, residual, shift)), zero, low, high, residual_zero)
+    arrays = [_array(x) for x in (values, multiplier, residual, shift)]
+    return Requantization(arrays[0], arrays[1], arrays[2], arrays[3], zero, low, high, residual_zero)
 
 
 def sums_fit(weight: Tensor, bias: Tensor | None) -> bool:

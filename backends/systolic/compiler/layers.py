@@ -108,6 +108,16 @@ class Window:
         return self == Window(fill=self.fill)
 
 
+def window_of(
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], padding: Sequence[int], fill: int
+) -> Window:
+    """A window in one or two dimensions; `padding` holds (before, after) for each."""
+    one = [1] * (2 - len(kernel))
+    (ky, kx), (sy, sx), (dy, dx) = ((*one, *values) for values in (kernel, stride, dilation))
+    top, bottom, left, right = (*[0] * (4 - len(padding)), *padding)
+    return Window((ky, kx), (sy, sx), (dy, dx), (top, bottom, left, right), fill)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Convolution(Layer):
     """Sums over windows times constant weights [oc, ic / groups, ky, kx]; linear layers are convolutions of points.

@@ -15,7 +15,7 @@ from .array_stage import ArrayStage, array_stage
 from .float_layers import split_float_layers
 from .host_stage import HostStage, host_stage
 from .partition import check_quantized, partition
-from .selection import Refused
+from .selector import Refused
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ class PackedWeights:
     @property
     def depth(self) -> int:
         """Words that an output block reads of each tap."""
-        return self.data.shape[3]
+        return int(self.data.shape[3])
 
 
 def pack(layer: Convolution, columns: int) -> PackedWeights:
