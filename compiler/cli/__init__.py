@@ -1,4 +1,4 @@
-"""The command line: `fxpress compile`, `quantize`, `run`, `bench`, `explain`, `report`, `inspect`, `passes`."""
+"""The command line: `fxpress compile`, `quantize`, `run`, `bench`, `explain`, `report`, `inspect`, `passes`, `systolic`."""
 
 from __future__ import annotations
 
