@@ -1,4 +1,4 @@
-"""The command line: `fxpress compile`, `quantize`, `run`, `bench`, `explain`, `report`, `inspect`, `passes`, `systolic`."""
+"""The command line: `fxpress compile`, `quantize`, `run`, `bench`, `explain`, `report`, `systolic` and more."""
 
 from __future__ import annotations
 
