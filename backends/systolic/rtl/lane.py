@@ -13,7 +13,7 @@ TABLE_BITS = 4
 
 
 def lane(architecture: Architecture) -> Module:
-    """Stages, numbered from the slot: 2 choose the input, 3 reduce, 4 bias, 5 products, 6 sum, 7 shift, 8 clip, 9 table.
+    """Stages from the slot on: 2 choose the input, 3 reduce, 4 bias, 5 products, 6 sum, 7 shift, 8 clip, 9 table.
 
     Inputs named `..._at_n` belong to the slot that is in stage n; the others keep their values during an instruction.
     """
@@ -70,8 +70,10 @@ def lane(architecture: Architecture) -> Module:
     stage("plain_at_8", BYTE, "plain_at_7")
     module.comment("stage 8: zero point and clip")
     module.wire("moved", wide, f"shifted + {_widen('zero', BYTE, wide)}", signed=True)
-    module.wire("too_low", 1, f"moved < {_widen('low', BYTE, wide)}")
-    module.wire("too_high", 1, f"moved > {_widen('high', BYTE, wide)}")
+    for bound in ("low", "high"):
+        module.wire(f"wide_{bound}", wide, _widen(bound, BYTE, wide), signed=True)
+    module.wire("too_low", 1, "moved < wide_low")
+    module.wire("too_high", 1, "moved > wide_high")
     stage("entry", BYTE, "!requantize ? plain_at_8 : too_low ? low : too_high ? high : moved[7:0]")
     module.comment("stage 9: a table's entry; the lane has its own copy of the tables")
     _tables(module, architecture)

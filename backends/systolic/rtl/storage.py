@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .verilog import Module, Signal, bits_for, constant
+from .verilog import Module, Signal, bits_for, constant, select
 
 
 def memory(width: int, depth: int) -> Module:
@@ -36,9 +36,8 @@ def banked_memory(
     module = Module(
         name, f"{banks} banks of {words // banks} words of {width} bits for {', '.join([*readers, *writers])}."
     )
-    address_bits, bank_bits = bits_for(words), bits_for(words) - bits_for(words // banks)
-    word_bits = bits_for(words // banks)
-    bank = memory(width, words // banks)
+    word_bits, bank_bits = (words // banks - 1).bit_length(), (banks - 1).bit_length()
+    address_bits = bits_for(words)
     requests = [
         (module.input(f"{reader}_read"), module.input(f"{reader}_read_address", address_bits)) for reader in readers
     ]
@@ -52,45 +51,45 @@ def banked_memory(
         for writer in writers
     ]
 
-    def here(enable: Signal, address: Signal, index: int) -> str:
-        return (
-            f"{enable} && {address.part(word_bits, bank_bits)} == {constant(index, bank_bits)}"
-            if bank_bits
-            else str(enable)
-        )
+    def of_bank(enable: Signal, address: Signal, index: int) -> str:
+        """Whether a port asks for a word of that bank."""
+        if banks == 1:
+            return str(enable)
+        return f"{enable} && {address.part(word_bits, bank_bits)} == {constant(index, bank_bits)}"
 
-    def choose(options: list[tuple[str, Signal]]) -> str:
-        """The signal of the first condition that holds, or the last signal."""
-        return "".join(f"{condition} ? {signal} : " for condition, signal in options[:-1]) + str(options[-1][1])
+    def in_bank(address: Signal) -> Signal:
+        """The address of a word in its bank."""
+        return address.part(0, word_bits) if word_bits else constant(0, 1)
 
-    bank_data = []
+    def first(conditions: list[str], options: list[Signal]) -> str:
+        """The option of the first condition that holds, or the last option."""
+        chosen = zip(conditions[:-1], options[:-1], strict=True)
+        return "".join(f"{condition} ? {option} : " for condition, option in chosen) + str(options[-1])
+
+    data = []
     for index in range(banks):
-        read = [(here(enable, address, index), address.part(0, word_bits)) for enable, address in requests]
-        wrote = [here(enable, address, index) for enable, address, _ in writes]
-        read_address = module.wire(f"bank_{index}_read_address", word_bits, choose(read))
-        data = module.wire(f"bank_{index}_data", width)
-        write = module.wire(f"bank_{index}_write", 1, " || ".join(f"({condition})" for condition in wrote))
-        address = choose([(c, w[1].part(0, word_bits)) for c, w in zip(wrote, writes, strict=True)])
-        value = choose([(c, w[2]) for c, w in zip(wrote, writes, strict=True)])
-        write_address = module.wire(f"bank_{index}_write_address", word_bits, address)
-        write_data = module.wire(f"bank_{index}_write_data", width, value)
+        reads = [of_bank(enable, address, index) for enable, address in requests]
+        read_places = [in_bank(address) for _, address in requests]
+        written = [of_bank(enable, address, index) for enable, address, _ in writes]
+        written_places = [in_bank(address) for _, address, _ in writes]
+        written_data = [value for _, _, value in writes]
+        data.append(module.wire(f"data_{index}", width))
+        place_bits = max(1, word_bits)
         module.instance(
-            bank,
+            memory(width, words // banks),
             f"bank_{index}",
-            read_address=read_address,
-            read_data=data,
-            write=write,
-            write_address=write_address,
-            write_data=write_data,
+            read_address=module.wire(f"read_address_{index}", place_bits, first(reads, read_places)),
+            read_data=data[-1],
+            write=module.wire(f"write_{index}", 1, " || ".join(f"({condition})" for condition in written)),
+            write_address=module.wire(f"write_address_{index}", place_bits, first(written, written_places)),
+            write_data=module.wire(f"write_data_{index}", width, first(written, written_data)),
         )
-        bank_data.append(data)
     for (_, address), answer, reader in zip(requests, answers, readers, strict=True):
-        if not bank_bits:
-            module.assign(answer, bank_data[0])
+        if banks == 1:
+            module.assign(answer, data[0])
             continue
-        chosen = module.delay(address.part(word_bits, bank_bits), 1, f"{reader}_bank")
-        options = [(f"{chosen} == {constant(i, bank_bits)}", data) for i, data in enumerate(bank_data)]
-        module.assign(answer, choose(options))
+        chosen_bank = module.delay(address.part(word_bits, bank_bits), 1, f"{reader}_bank")
+        module.assign(answer, select(chosen_bank, data))
     return module
 
 

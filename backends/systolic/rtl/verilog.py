@@ -186,9 +186,7 @@ class Module:
         expected = module._ports.keys() - {"clock"}
         if expected != connections.keys():
             difference = sorted(expected ^ connections.keys())
-            raise InternalError(
-                f"connections of {module.name} in {self.name} must be its ports; differing: {difference}"
-            )
+            raise InternalError(f"connections of {module.name} in {self.name} must be its ports; check {difference}")
         lines = [f"{module.name} {name} ("]
         for port, (_, signal) in module._ports.items():
             wire = self["clock"] if port == "clock" else connections[port]
