@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 from .ops import fxpress
 from .program import Program
 
+aten = torch.ops.aten
+
 FLOAT32_EPSILON = 2.0**-23
 ALLOWED_EPSILONS = 4
 ALLOWED_RATIO = 2
@@ -85,8 +87,14 @@ def run_float64(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch
 
 
 def has_rounding(program: Program) -> bool:
-    """Whether the Program rounds float32 numbers to integers inside, so that one rounding error may flip a step."""
-    return any(node.target in (fxpress.quantize.default, *_ROUNDING) for node in program.graph.nodes)
+    """Whether the Program rounds float32 numbers that it computed to integers, so that one error may flip a step.
+
+    Inputs and constants have no error: a Program that quantises only those has one result everywhere.
+    """
+    return any(
+        node.target in _ROUNDING or (node.target is fxpress.quantize.default and not _is_given(node.args[0]))
+        for node in program.graph.nodes
+    )
 
 
 def run_disturbed(program: Program, inputs: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:
@@ -160,6 +168,17 @@ class _Float64(Interpreter):
         return tree_map(lambda x: _cast(x, torch.float32, torch.float64), result)
 
 
+def _is_given(value: Any) -> bool:
+    """Whether a node's value is an input or a constant, or a view of one."""
+    while value.op == "call_function" and value.target in _VIEWS:
+        value = value.args[0]
+    return value.op in ("placeholder", "get_attr")
+
+
+_VIEWS = (
+    aten.reshape.default, aten.permute.default, aten.slice.Tensor, aten.select.int, aten.expand.default,
+    aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
+)  # fmt: skip
 _ROUNDING = {fxpress.dynamic_linear.default: 0}
 """Ops that round to integers after float32 arithmetic of their own: which argument to disturb."""
 

@@ -62,6 +62,13 @@ def test_float_programs_have_none():
     assert not has_rounding(trace(lambda x: x.relu(), torch.randn(3)))
 
 
+def test_inputs_and_constants_have_no_error_to_disturb():
+    x, weight = torch.randn(2, 3, 4), torch.randn(4)
+    assert not has_rounding(trace(lambda x: rounded(x.permute(0, 2, 1)[:, 1:].reshape(-1)), x))
+    assert not has_rounding(trace(lambda x: rounded(weight) + x, x))
+    assert has_rounding(trace(lambda x: rounded(x * 0.3), x))
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_self_test_tells_a_flip_from_a_broken_artifact(broken):
     """Flips of a whole network stay within twice the error, a wrong weight does not."""
