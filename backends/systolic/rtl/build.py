@@ -77,6 +77,7 @@ def lint(architecture: Architecture) -> str:
         return verilator(["--lint-only", "-Wall", *WAIVERS, "--language", LANGUAGE, "--top-module", TOP, *files])
 
 
+@functools.lru_cache(maxsize=16)
 def compiled(architecture: Architecture) -> Path:
     """The program that simulates the Verilog of an architecture; made when it is not in the cache."""
     files = generate(architecture)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from fxpress.backends.systolic.architecture import Architecture, Memory, Unit
-from fxpress.backends.systolic.instructions import Halt, Instruction, Load, Store, with_banks
+from fxpress.backends.systolic.instructions import Halt, Instruction, Load, Multiply, Store, with_banks
 from fxpress.backends.systolic.instructions.base import Addresses
 from fxpress.backends.systolic.program import Segment, SystolicProgram
 from hypothesis import strategies as st
@@ -102,6 +102,8 @@ def programs(
         if isinstance(instruction, Load) and instruction.memory is Memory.PARAMETERS:
             first = 16 * draw(st.integers(0, records // 16 - 1))
             instruction = Load(memory=Memory.PARAMETERS, dram=DRAM_WORDS + first, count_x=16, destination=first)
+        if isinstance(instruction, Multiply) and architecture.dataflow != "both":
+            instruction = replace(instruction, stationary=architecture.dataflow == "ws")
         add(instruction)
     place = DRAM_WORDS + records
     for memory, pieces in ((Memory.ACTIVATIONS, 1), (Memory.ACCUMULATORS, 4)):
