@@ -48,7 +48,7 @@ def check_quantized(program: Program, refused: Mapping[str, str]) -> None:
     `refused` are the layers that the array does not take, by name, with the reasons.
     """
     calls = [node for node in program.nodes if node.op == "call_function"]
-    layers = [node for node in calls if node.target in LAYERS]
+    layers = [node for node in calls if node.target in LAYERS and node.name not in refused]
     if not layers and refused:
         lines = "\n".join(f"  %{name}: {reason}" for name, reason in refused.items())
         raise Unsupported(f"at least one layer must fit the systolic array, but none does:\n{lines}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from ..timing import (
 from .layers import Window
 
 Grid = NDArray[np.int64]
-TOLERANCE = 256  # a tiling that is slower by this fraction of the time is as good if it has fewer tiles
+TOLERANCE = 256  # a tiling is as good as one that is quicker by a smaller fraction than 1 / TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,27 @@ def tile(shape: Shape, architecture: Architecture) -> Tiling | str:
     if lacking is not None:
         return lacking
     space = space.fitting()
-    best: Tiling | None = None
-    for stationary in _dataflows(shape, architecture):
-        for weights_first in (False, True) if shape.array and not shape.fresh_weights else (False,):
-            cycles, dram, steps = space.cost(stationary, weights_first)
-            least = int(cycles.min())
-            good = np.flatnonzero(cycles <= least + least // TOLERANCE)
-            index = int(good[np.lexsort((cycles[good], dram[good], steps[good]))[0]])
-            found = space.tiling(index, stationary, weights_first, cycles, dram)
-            if best is None or (found.cycles, found.dram_words) < (best.cycles, best.dram_words):
-                best = found
-    assert best is not None
-    return best
+    choices = [
+        (stationary, weights_first)
+        for stationary in _dataflows(shape, architecture)
+        for weights_first in ((False, True) if shape.array and not shape.fresh_weights else (False,))
+    ]
+    costs = [space.cost(*choice) for choice in choices]
+    cycles, busy, dram, steps = (np.concatenate([getattr(c, f) for c in costs]) for f in _Cost._fields)
+    good = np.flatnonzero(cycles <= cycles.min() + cycles.min() // TOLERANCE)
+    good = good[busy[good] <= busy[good].min() + busy[good].min() // TOLERANCE]
+    index = int(good[np.lexsort((cycles[good], dram[good], steps[good]))[0]])
+    which, place = divmod(index, len(space.th))
+    return space.tiling(place, *choices[which], int(cycles[index]), int(dram[index]))
+
+
+class _Cost(NamedTuple):
+    """Of every tiling: cycles of the whole layer, those of the array alone, DRAM words moved, and tiles."""
+
+    cycles: Grid
+    busy: Grid
+    dram: Grid
+    steps: Grid
 
 
 def _dataflows(shape: Shape, architecture: Architecture) -> Iterable[bool]:
@@ -201,8 +211,8 @@ class _Space:
         good &= (self.pixels < 1 << 16) & (self.th < 256 * 128)
         return _Space(self.shape, self.architecture, *(x[good] for x in (self.th, self.tw, self.tn, self.tk)))
 
-    def cost(self, stationary: bool, weights_first: bool) -> tuple[Grid, Grid, Grid]:
-        """Cycles of the whole layer, DRAM words moved, and tiles, for every tiling."""
+    def cost(self, stationary: bool, weights_first: bool) -> _Cost:
+        """What every tiling costs."""
         shape, machine = self.shape, self.architecture
         count_y, count_x = -(-shape.rows // self.th), -(-shape.columns // self.tw)
         tiles = shape.outer * count_y * count_x
@@ -278,14 +288,13 @@ class _Space:
         cycles = np.where((self.copies < 2) & (steps > 1), np.maximum(cycles, compute + store), cycles)
         first = (self.source + self.weights) * machine.beats + machine.dram_latency + LOAD_LATENCY
         last = vector // steps + latency + self.result * machine.beats + machine.dram_latency + STORE_LATENCY
-        return cycles + first + last, load // machine.beats + stored, steps * parts_k
+        return _Cost(cycles + first + last, array, load // machine.beats + stored, steps * parts_k)
 
-    def tiling(self, i: int, stationary: bool, weights_first: bool, cycles: Grid, dram: Grid) -> Tiling:
+    def tiling(self, i: int, stationary: bool, weights_first: bool, cycles: int, dram: int) -> Tiling:
         """One of the tilings."""
         return Tiling(
             int(self.th[i]), int(self.tw[i]), int(self.tn[i]), int(self.tk[i]), weights_first, stationary,
-            int(self.source_words[i]), int(self.residual_words[i]), int(self.output_words[i]),
-            int(cycles[i]), int(dram[i]),
+            int(self.source_words[i]), int(self.residual_words[i]), int(self.output_words[i]), cycles, dram,
         )  # fmt: skip
 
 
