@@ -30,16 +30,26 @@ def random_records(architecture: Architecture, chance: random.Random) -> list[Wo
     columns = architecture.columns
     words: list[Word] = []
     while len(words) + 16 <= architecture.words(Memory.PARAMETERS):
-        numbers = [chance.randint(-(1 << 31), (1 << 31) - 1) for _ in range(columns)]
+        lanes = [_random_lane(chance) for _ in range(columns)]
+        numbers = [bias for bias, _ in lanes]
         numbers += [chance.randint(-(1 << 24) + 1, (1 << 24) - 1) for _ in range(2 * columns)]
         content = [
             byte - 256 if byte > 127 else byte for n in numbers for byte in (n % (1 << 32)).to_bytes(4, "little")
         ]
-        content += [chance.randint(1, 55) for _ in range(columns)] + [0] * (3 * columns)
+        content += [shift for _, shift in lanes] + [0] * (3 * columns)
         words += [content[i : i + columns] for i in range(0, len(content), columns)]
     while len(words) < architecture.words(Memory.PARAMETERS):
         words.append([0] * columns)
     return words
+
+
+def _random_lane(chance: random.Random) -> tuple[int, int]:
+    """Bias and shift that make a byte of a byte, a byte of 32 bits, or anything of anything."""
+    size = chance.randint(0, 2)
+    if size == 0:
+        return chance.randint(-300, 300), chance.randint(22, 27)
+    bias = chance.randint(-(1 << 31), (1 << 31) - 1)
+    return bias, chance.randint(46, 51) if size == 1 else chance.randint(1, 55)
 
 
 def wrap(value: int, bits: int) -> int:

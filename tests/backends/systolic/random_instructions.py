@@ -55,7 +55,8 @@ def loads(draw: st.DrawFn, architecture: Architecture) -> Load:
     counts = [draw(small), draw(small), columns if transpose else draw(small)]  # z, y, x
     if memory is Memory.TABLES:
         counts = [1, draw(st.integers(1, architecture.tables)), 256 // columns]
-    pads = [(draw(st.integers(0, count)), draw(st.integers(0, 2))) for count in counts]
+    few = st.sampled_from([0, 0, 0, 0, 1, 1, 2, 4])
+    pads = [(min(count, draw(few)), draw(few)) for count in counts]
     pads = [(before, min(after, count - before)) for (before, after), count in zip(pads, counts, strict=True)]
     strides = [draw(st.integers(-20, 20)) for _ in counts]
     if memory is Memory.TABLES:
@@ -139,7 +140,9 @@ def vectors(draw: st.DrawFn, architecture: Architecture) -> Vector:
     ]
     room = architecture.words(Memory.ACCUMULATORS) if source is Memory.ACCUMULATORS else half
     residual_stride, output_stride = draw(st.integers(0, 3)), draw(st.integers(blocks, 4))
-    low, high = sorted((draw(st.integers(-128, 127)), draw(st.integers(-128, 127))))
+    low, high = -128, 127
+    if draw(st.integers(0, 2)) == 0:
+        low, high = sorted((draw(st.integers(-128, 127)), draw(st.integers(-128, 127))))
     records = architecture.words(Memory.PARAMETERS) // 16
     return Vector(
         source=source,

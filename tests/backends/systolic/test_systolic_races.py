@@ -233,11 +233,8 @@ def run_in_some_order(program: SystolicProgram, chance: random.Random) -> dict[M
     """Execute with units at random speeds, held back by tokens only."""
     machine = Machine(program.architecture, np.zeros(program.dram_bytes, np.uint8))
     contents = np.random.default_rng(5)
-    for memory, words in machine.memories.items():
+    for words in machine.memories.values():
         words[...] = contents.integers(-100, 100, words.shape)
-        if memory is Memory.PARAMETERS:
-            words[...] = 1  # any 16 words of these are a legal record, but for the size of multipliers
-            words.reshape(-1)[...] = np.resize([1, 0, 0, 0], words.size) + (program.architecture.columns < 4)
     queues = {unit: [i for i in program.instructions if i.unit is unit] for unit in Unit}
     tokens = {(giver, taker): 0 for giver in Unit for taker in Unit}
     while any(queues.values()):
