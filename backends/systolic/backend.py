@@ -121,9 +121,7 @@ class SystolicBackend(Backend):
 
 
 def _facts(layer: LayerReport) -> LayerFacts:
-    return LayerFacts(
-        **{field.name: getattr(layer, field.name) for field in fields(LayerFacts) if field.name != "gemm"}
-    )
+    return LayerFacts(**{field.name: getattr(layer, field.name) for field in fields(LayerFacts)})
 
 
 def _host() -> CpuTarget:

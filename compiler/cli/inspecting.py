@@ -38,7 +38,7 @@ def inspect_artifact(path: Path, *, as_json: bool) -> None:
         row("input", spec)
     for spec, limit in zip(manifest.output_specs, manifest.tolerances, strict=True):
         row("output", f"{spec}  (self-test allows an error of {limit:.2g})")
-    row("calls", f"{manifest.calls}, {manifest.prepare_calls} more at load, {len(manifest.host_calls)} in PyTorch")
+    row("calls", f"{manifest.calls}, {manifest.prepare_calls} more at load, {len(manifest.host_calls)} between kernels")
     row(
         "memory",
         f"constants {bytes_text(manifest.constants_bytes)}, made at load {bytes_text(manifest.derived_bytes)}, "

@@ -28,8 +28,8 @@ from .views import View
 class LayerReport:
     """A layer of an array program: instructions with `layer` = its index belong to it.
 
-    `macs` are useful multiplications, `array_cycles` those in which the array is given work, `model_cycles` what the
-    tiling search expected for the whole layer on its own.
+    `macs` are useful multiplications, `gemm` the repeats, m, n and k of its matrix products, `array_cycles` those in
+    which the array is given work, `model_cycles` what the tiling search expected for the whole layer on its own.
     """
 
     name: str
@@ -38,6 +38,7 @@ class LayerReport:
     kind: str
     shape: str
     macs: int
+    gemm: tuple[int, int, int, int] | None
     array_cycles: int
     model_cycles: int
     tiling: str
@@ -108,4 +109,6 @@ def _report(layer: Layer, tiling: Tiling, cycles: int) -> LayerReport:
     kind = type(layer).__name__.lower()
     channels = f"{layer.source.channels} -> {layer.output.channels}"
     shape = f"{'x'.join(str(axis.count) for axis in layer.output.axes)} pixels, channels {channels}"
-    return LayerReport(layer.name, layer.op, layer.where, kind, shape, layer.macs, cycles, tiling.cycles, str(tiling))
+    return LayerReport(
+        layer.name, layer.op, layer.where, kind, shape, layer.macs, layer.gemm, cycles, tiling.cycles, str(tiling)
+    )

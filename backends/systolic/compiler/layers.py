@@ -82,6 +82,11 @@ class Layer:
         return 0
 
     @property
+    def gemm(self) -> tuple[int, int, int, int] | None:
+        """How many products of matrices the layer amounts to, and their m, n and k; None when it has none."""
+        return None
+
+    @property
     def operands(self) -> tuple[Operand, ...]:
         """What is read from DRAM."""
         return (self.source,) if self.residual is None else (self.source, self.residual)
@@ -133,6 +138,11 @@ class Convolution(Layer):
     def macs(self) -> int:
         return self.pixels * int(self.weight.size)
 
+    @property
+    def gemm(self) -> tuple[int, int, int, int]:
+        outputs = self.weight.shape[0]
+        return self.groups, self.pixels, outputs // self.groups, int(self.weight.size) // outputs
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Product(Layer):
@@ -150,6 +160,10 @@ class Product(Layer):
     @property
     def macs(self) -> int:
         return self.pixels * self.depth * self.width
+
+    @property
+    def gemm(self) -> tuple[int, int, int, int]:
+        return math.prod(self.outer), self.rows * self.columns, self.width, self.depth
 
     @property
     def operands(self) -> tuple[Operand, ...]:

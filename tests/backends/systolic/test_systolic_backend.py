@@ -84,7 +84,10 @@ def test_attention_alternates_between_array_and_cpu() -> None:
     assert len(artifact.programs) > 1
     torch.testing.assert_close(artifact(x), program.run(x), rtol=1e-5, atol=1e-6)
     assert any("softmax" in line for line in artifact.on_cpu)
-    assert artifact.performance().total.cycles == sum(timeline.total for timeline in artifact.timelines)
+    performance = artifact.performance()
+    assert performance.total.cycles == sum(timeline.total for timeline in artifact.timelines)
+    gemms = [layer.facts.gemm for layer in performance.layers]
+    assert gemms.count((4, 5, 5, 4)) == gemms.count((4, 5, 4, 5)) == 1
 
 
 def test_it_runs_without_torch(artifact: SystolicArtifact, tmp_path: Path) -> None:
@@ -108,6 +111,7 @@ def test_report_has_what_the_cycle_model_says(artifact: SystolicArtifact) -> Non
     assert report["total"]["cycles"] == performance.total.cycles == artifact.timelines[0].total
     assert [layer["facts"]["name"] for layer in report["layers"]] == [x.facts.name for x in performance.layers]
     assert report["total"]["macs"] == 6 * 27 * 64 + 96 * 5
+    assert [layer.facts.gemm for layer in performance.layers] == [(1, 64, 6, 27), None, (1, 1, 5, 96)]
     assert "quantized_conv" in artifact.text()
     assert artifact.manifest["fallbacks"] == []
     ((title, html),) = artifact.sections()

@@ -146,3 +146,19 @@ def test_wrong_arguments(
     result = fxpress_command("systolic", *arguments)
     assert result.exit_code in (1, 2)
     assert re.search(message, re.sub(r"[\s│]+", " ", result.output)), result.output
+
+
+def test_explain_shows_the_array_beside_the_kernels(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = fxpress_command("explain", folder / "small.fxp", "--html", page, "--seconds", "0.02")
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert "<h2>On the array</h2>" in text
+    assert "<h2>Where the time goes</h2>" in text
+    assert "what the units do over time" in text
+
+
+def test_inspect_lists_the_programs(folder: Path) -> None:
+    text = fxpress_command("inspect", folder / "small.fxp").output
+    assert "1 between kernels" in text
+    assert "programs/0.fxs" in text
