@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -70,53 +71,67 @@ def record_words(architecture: Architecture) -> int:
     return architecture.words(Memory.PARAMETERS) // 16 * 16
 
 
-@st.composite
-def programs(
-    draw: st.DrawFn, architecture: Architecture, kinds: Sequence[Kind] = KINDS, most: int = 12
-) -> SystolicProgram:
-    """A program of up to `most` random instructions between loads of records and stores of all that it leaves."""
-    chance = draw(st.randoms(use_true_random=False))
-    columns = architecture.columns
-    records = record_words(architecture)
+def begin(architecture: Architecture) -> Ordering:
+    """Instructions that load random data and all records."""
     ordering = Ordering(architecture)
-
-    def add(instruction: Instruction) -> None:
-        more_banks = {}
-        if draw(st.integers(0, 3)) == 0:  # locks that are not needed
-            more_banks = {
-                "activation_reads": draw(st.integers(0, (1 << architecture.activation_banks) - 1)),
-                "activation_writes": draw(st.integers(0, (1 << architecture.activation_banks) - 1)),
-                "accumulator_banks": draw(st.integers(0, (1 << architecture.accumulator_banks) - 1)),
-            }
-        locked = with_banks(instruction, architecture)
-        locked = replace(locked, **{name: mask | getattr(locked, name) for name, mask in more_banks.items()})
-        tokens = [unit for unit in Unit if draw(st.integers(0, 9)) == 0]
-        ordering.append(locked, tokens)
-
-    add(Load(memory=Memory.PARAMETERS, dram=DRAM_WORDS, count_x=records))
+    ordering.append(Load(memory=Memory.PARAMETERS, dram=DRAM_WORDS, count_x=record_words(architecture)))
     for memory in (Memory.ACTIVATIONS, Memory.WEIGHTS):
         words = min(architecture.words(memory), DRAM_WORDS)
-        add(Load(memory=memory, count_x=words, destination=architecture.words(memory) - words))
-    for _ in range(draw(st.integers(1, most))):
-        instruction = draw(draw(st.sampled_from(kinds))(architecture))
-        if isinstance(instruction, Load) and instruction.memory is Memory.PARAMETERS:
-            first = 16 * draw(st.integers(0, records // 16 - 1))
-            instruction = Load(memory=Memory.PARAMETERS, dram=DRAM_WORDS + first, count_x=16, destination=first)
-        if isinstance(instruction, Multiply) and architecture.dataflow != "both":
-            instruction = replace(instruction, stationary=architecture.dataflow == "ws")
-        add(instruction)
+        load = Load(memory=memory, count_x=words, destination=architecture.words(memory) - words)
+        ordering.append(with_banks(load, architecture))
+    return ordering
+
+
+def finish(ordering: Ordering, chance: random.Random) -> SystolicProgram:
+    """The program: after all others, instructions that store what the memories hold."""
+    architecture = ordering.architecture
+    records = record_words(architecture)
     place = DRAM_WORDS + records
     for memory, pieces in ((Memory.ACTIVATIONS, 1), (Memory.ACCUMULATORS, 4)):
         words = architecture.words(memory)
-        add(Store(memory=memory, dram=place, count_x=words, stride_x=pieces))
+        store = Store(memory=memory, dram=place, count_x=words, stride_x=pieces)
+        ordering.append(with_banks(store, architecture))
         place += words * pieces
-    data = bytes(chance.randrange(256) for _ in range(DRAM_WORDS * columns))
-    content = [byte & 255 for word in random_records(architecture, chance)[:records] for byte in word]
+    data = bytes(chance.randrange(256) for _ in range(DRAM_WORDS * architecture.columns))
+    content = bytes(byte & 255 for word in random_records(architecture, chance)[:records] for byte in word)
     program = SystolicProgram.of(
         [*ordering.instructions, Halt()],
         architecture=architecture,
         dram_words=place,
-        constants=(Segment(0, data), Segment(DRAM_WORDS * columns, bytes(content))),
+        constants=(Segment(0, data), Segment(DRAM_WORDS * architecture.columns, content)),
     )
     program.check()
     return program
+
+
+def locked(architecture: Architecture, instruction: Instruction, more: Sequence[int] = (0, 0, 0)) -> Instruction:
+    """The instruction with the banks that it touches and `more` of activations' reads, writes and accumulators."""
+    banks = (architecture.activation_banks, architecture.activation_banks, architecture.accumulator_banks)
+    names = ("activation_reads", "activation_writes", "accumulator_banks")
+    exact = with_banks(instruction, architecture)
+    masks = {
+        name: getattr(exact, name) | mask & ((1 << count) - 1)
+        for name, mask, count in zip(names, more, banks, strict=True)
+    }
+    return replace(exact, **masks)
+
+
+@st.composite
+def programs(
+    draw: st.DrawFn, architecture: Architecture, kinds: Sequence[Kind] = KINDS, most: int = 12
+) -> SystolicProgram:
+    """A program of up to `most` random instructions, some of them several times in a row."""
+    ordering = begin(architecture)
+    masks = st.tuples(*[st.integers(0, 255)] * 3)
+    for _ in range(draw(st.integers(1, most))):
+        instruction = draw(draw(st.sampled_from(kinds))(architecture))
+        if isinstance(instruction, Load) and instruction.memory is Memory.PARAMETERS:
+            first = 16 * draw(st.integers(0, record_words(architecture) // 16 - 1))
+            instruction = Load(memory=Memory.PARAMETERS, dram=DRAM_WORDS + first, count_x=16, destination=first)
+        if isinstance(instruction, Multiply) and architecture.dataflow != "both":
+            instruction = replace(instruction, stationary=architecture.dataflow == "ws")
+        for _ in range(draw(st.sampled_from([1, 1, 1, 2, 12]))):  # many in a row fill queues and pipelines
+            more = draw(masks) if draw(st.integers(0, 3)) == 0 else (0, 0, 0)
+            tokens = [unit for unit in Unit if draw(st.integers(0, 9)) == 0]
+            ordering.append(locked(architecture, instruction, more), tokens)
+    return finish(ordering, draw(st.randoms(use_true_random=False)))
