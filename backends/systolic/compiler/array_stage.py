@@ -14,11 +14,13 @@ from ..layout import Layout
 from ..program import Layer as SourceLayer
 from ..program import Segment, SystolicProgram, Value
 from .allocation import allocate, lifetimes
-from .emission import Emitter, shape_of
+from .chip import Chip
+from .emission import emit
 from .layers import Convolution, Layer
 from .packing import pack
 from .selection import select
 from .selector import Selection
+from .shapes import shape_of
 from .tiling import Tiling, require, tile
 from .tokens import ordered
 from .views import View
@@ -67,15 +69,15 @@ def array_stage(
     needed = lifetimes(
         layers, [selection.values[n].buffer for n in inputs], [selection.values[n].buffer for n in results]
     )
-    emitter = Emitter(architecture, allocate(needed))
+    chip = Chip(architecture, allocate(needed))
     tilings = []
     for index, layer in enumerate(layers):
         packed = pack(layer, architecture.columns) if isinstance(layer, Convolution) else None
         found = require(tile(shape_of(layer, packed, architecture.columns), architecture), layer.name, layer.where)
         tilings.append(found)
-        emitter.emit(index, layer, packed, found)
-    instructions = [*ordered(emitter.instructions, architecture, emitter.image.start), Halt()]
-    image = emitter.image
+        emit(chip, index, layer, packed, found)
+    instructions = [*ordered(chip.instructions, architecture, chip.image.start), Halt()]
+    image = chip.image
     compiled = SystolicProgram.of(
         instructions,
         architecture=architecture,
@@ -86,7 +88,7 @@ def array_stage(
         outputs=tuple(_value(selection, node, architecture) for node in results),
     )
     cycles = [0] * len(layers)
-    for instruction in emitter.instructions:
+    for instruction in chip.instructions:
         if isinstance(instruction, Multiply):
             cycles[instruction.layer] += instruction.issue_cycles(architecture)
     reports = tuple(_report(layer, found, c) for layer, found, c in zip(layers, tilings, cycles, strict=True))

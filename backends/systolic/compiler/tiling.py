@@ -20,33 +20,10 @@ from ..timing import (
     output_stationary_latency,
     weight_stationary_latency,
 )
-from .layers import Window
+from .shapes import Shape
 
 Grid = NDArray[np.int64]
 TOLERANCE = 256  # a tiling is as good as one that is quicker by a smaller fraction than 1 / TOLERANCE
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the time of a layer depends on: pixels of results, words of channels, the window, what else is read.
-
-    `words` are read of each source pixel, by each output block `depth` of them (fewer than all for groups). `taps` are
-    of the array; a layer without the array has none. `sums` are stored as int32.
-    """
-
-    outer: int
-    rows: int
-    columns: int
-    words: int
-    blocks: int
-    window: Window
-    depth: int
-    array: bool
-    grouped: bool = False
-    residual: bool = False
-    records: bool = True
-    sums: bool = False
-    fresh_weights: bool = False  # each outer index has weights of its own
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from fxpress.backends.systolic.architecture import Architecture
 from fxpress.backends.systolic.compiler import lower
 from fxpress.backends.systolic.compiler.array_stage import ArrayStage
 from fxpress.backends.systolic.compiler.layers import Window
-from fxpress.backends.systolic.compiler.tiling import Shape, Tiling, sizes, tile
+from fxpress.backends.systolic.compiler.shapes import Shape
+from fxpress.backends.systolic.compiler.tiling import Tiling, sizes, tile
 from fxpress.backends.systolic.simulator.cycles import simulate_cycles
 from fxpress.errors import Unsupported
 from quantized_programs import Builder
