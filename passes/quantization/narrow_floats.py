@@ -1,4 +1,7 @@
-"""linear(x, w), conv(x, w)  ->  narrow_linear(to(x), to(w)), narrow_conv(to(x), to(w)), in a 16-bit float"""
+"""linear(x, w), conv(x, w)  ->  narrow_linear(to(x), to(w)), narrow_conv(to(x), to(w)), in a 16-bit float
+
+embedding(w, i)  ->  to(embedding(to(w), i))
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ class NarrowFloats(Pass):
 
     Products are those of 16-bit floats, sums float32 (Kalamkar et al., "A Study of BFLOAT16 for Deep Learning
     Training", arXiv:1905.12322). Weights are stored in 16 bits. A result stays in 16 bits where only such layers read
-    it; all other ops, biases and residuals are float32. Grouped convolutions stay float32: they have few weights.
-    `skip` names the nodes that stay as they are.
+    it; all other ops, biases and residuals are float32. Embedding tables are stored in 16 bits too. Grouped
+    convolutions stay float32: they have few weights. `skip` names the nodes that stay as they are.
     """
 
     name: ClassVar[str] = "narrow-floats"
@@ -49,6 +52,9 @@ class NarrowFloats(Pass):
 
     def run(self, program: Program, rw: Rewriter) -> None:
         narrow = DTYPES[self.dtype]
+        for node in program.nodes:
+            if node.target is aten.embedding.default and node.name not in self.skip and rw.has_fuel():
+                _narrow_table(node, narrow, rw)
         layers = [n for n in program.nodes if n.name not in self.skip and _why_wide(n, rw) is None]
         held: dict[Node, Node] = {}  # float32 values that are there in 16 bits too
         for node in layers:
@@ -74,9 +80,19 @@ class NarrowFloats(Pass):
             rw.replace(node, wide)
 
 
+def _narrow_table(node: Node, narrow: torch.dtype, rw: Rewriter) -> None:
+    table = node.args[0]
+    if not is_constant(table) or dtype(table) != torch.float32:
+        return
+    stored = rw.constant(f"{table.target}_{str(narrow).removeprefix('torch.')}", rw.program.constant(table).to(narrow))
+    rows = rw.call(aten.embedding.default, stored, *node.args[1:], at=node, **node.kwargs)
+    rw.burn()
+    rw.replace(node, rw.call(aten._to_copy.default, rows, dtype=torch.float32, at=node))
+
+
 def left_wide(program: Program, ignore: Sequence[Scope], only: Sequence[Scope]) -> frozenset[str]:
     """The names of the layers that scopes keep in float32. Raises InvalidInput when a scope matches nothing."""
-    layers = [node for node in program.nodes if node.op == "call_function" and node.target in NARROW]
+    layers = [n for n in program.nodes if n.op == "call_function" and n.target in (*NARROW, aten.embedding.default)]
     out = select(layers, ignore, "ignore") if ignore else set()
     if only:
         out = out | (set(layers) - select(layers, only, "only"))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 from fxpress import registry
-from fxpress.cpu import CpuTarget, host_options
+from fxpress.cpu import EXTENSIONS, CpuTarget, host_options
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
 
@@ -61,6 +61,14 @@ def test_a_named_isa_brings_no_extensions(text: str) -> None:
 @pytest.mark.parametrize("text", ["cpu{extensions=vnni,isa=avx512}", "cpu{isa=avx512,extensions=vnni}"])
 def test_extensions_may_stand_on_either_side_of_the_isa(text: str) -> None:
     assert Target.parse(text).extensions == "vnni"
+
+
+def test_bfloat16_products_are_taken_where_they_are_fast() -> None:
+    has = frozenset({"avx512_bf16", "avx512_vnni"})
+    assert EXTENSIONS["bf16"].pays(has, "AuthenticAMD")
+    assert not EXTENSIONS["bf16"].pays(has, "GenuineIntel")
+    assert not EXTENSIONS["bf16"].pays(frozenset(), "AuthenticAMD")
+    assert EXTENSIONS["vnni"].pays(has, "GenuineIntel")
 
 
 def test_an_extension_of_another_isa_is_refused() -> None:

@@ -24,7 +24,7 @@ X = torch.randn(2, 3, 8, 8)
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_layers_are_narrow_and_near(model, name):
-    config = fxpress.passes.quantization.scheme.QuantConfig(float_dtype=name)
+    config = fxpress.quantization.QuantConfig(float_dtype=name)
     program = fxpress.quantize(model, config, args=(X,))
     counts = op_counts(program)
     assert (counts["narrow_conv"], counts["narrow_linear"], counts["conv"]) == (2, 2, 1)
@@ -48,6 +48,28 @@ def test_scopes(model):
     assert counts["linear"] == 2
     with pytest.raises(InvalidInput, match="match"):
         fxpress.quantize(model, "bf16", args=(X,), ignore="nothing")
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(50, 16), nn.Linear(16, 4)
+
+    def forward(self, ids):
+        return self.head(self.table(ids))
+
+
+def test_embedding_tables_are_narrow():
+    torch.manual_seed(0)
+    tagger, ids = Tagger().eval().requires_grad_(False), torch.randint(50, (2, 7))
+    program = fxpress.quantize(tagger, "bf16", args=(ids,))
+    assert [c.dtype for c in program.constants.values() if c.dim() == 2] == [torch.bfloat16] * 2
+    expected = tagger(ids)
+    assert (program.run(ids) - expected).norm() < 2e-2 * expected.norm()
+    artifact = fxpress.compile(program)
+    torch.testing.assert_close(torch.as_tensor(artifact(ids)), program.run(ids), rtol=1e-2, atol=1e-2)
+    kept = fxpress.quantize(tagger, "bf16", args=(ids,), ignore="aten.embedding.default")
+    assert kept.constants["table_weight"].dtype == torch.float32
 
 
 def test_other_dtypes_are_refused():
