@@ -11,6 +11,7 @@ from torch.fx import Node
 from ....arguments import arguments
 from ....ops.requantization import HIGHEST, LOWEST
 from .c_text import literal
+from .parameters import LARGEST_POOLED, LARGEST_SIZE
 from .refusal import QUANTIZE, Refused, check_arithmetic
 from .steps import Step, shape
 from .writer import Writer
@@ -58,6 +59,8 @@ def _window(step: Step, cx: Writer, v: dict[str, Any], factor: float) -> None:
         raise Refused(f"its padding is {v['padding']}, and Gemmini's is smaller than the kernel", HOST)
     if not cx.parameters.holds_window(v["stride"][0], 1, 1):
         raise Refused(f"stride {v['stride'][0]} needs more scratchpad than there is", "use an array with more rows")
+    if max(*shape(v["x"]), *shape(step.root), *kernel) > LARGEST_SIZE or v["stride"][0] > LARGEST_POOLED:
+        raise Refused(f"a size is above {LARGEST_SIZE}, or its stride above {LARGEST_POOLED}", HOST)
     x, bias = cx.place(v["x"]), cx.constant(v["bias"], cx.tensor(v["bias"]))
     n, height, width, ic = shape(v["x"])
     out_height, out_width = shape(step.root)[1:3]
@@ -72,6 +75,7 @@ def _window(step: Step, cx: Writer, v: dict[str, Any], factor: float) -> None:
         sizes = (n, height, width, ic, out_height, out_width, v["stride"][0], before[0], kernel[0])
         cx.call("tiled_conv_dw_auto", *sizes, x, w, bias, y, *rest)
     else:
+        cx.repeats_pixels |= 2 * ic <= cx.parameters.dim and kernel[0] > 1 and v["dilation"][0] == 1
         w = cx.constant(v["weight"], weight.permute(2, 3, 1, 0))
         sizes = (n, height, width, ic, oc, out_height, out_width, v["stride"][0], 1, v["dilation"][0])
         cx.call("tiled_conv_auto", *sizes, before[0], kernel[0], *[False] * 5, x, w, bias, y, *rest)

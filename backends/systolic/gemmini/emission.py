@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,10 +41,24 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(VIEWS, plain_rules.view),
 }
 
+_HOST_MODEL = Path(__file__).with_name("host_model.h")
+
 GUARD = """#if DIM != {dim} || BANK_NUM * BANK_ROWS != {spad} || ACC_ROWS != {acc}
 #error "{name}.c is for {parameters}: generate it again for this gemmini_params.h"
 #endif
 """
+PLAIN_LOADS = """/* Loads that repeat pixels, for few channels: Spike's overwrite weights, hardware may define this. */
+#ifndef REPEAT_PIXELS
+#include "include/gemmini_params.h"
+#undef HAS_FIRST_LAYER_OPTIMIZATIONS
+#endif
+"""
+
+
+def host_model(parameters: Parameters | None = None) -> dict[str, str]:
+    """What the library computes, as C for any compiler: files that stand in for Gemmini's where there is none."""
+    array = parameters or Parameters()
+    return {"include/gemmini.h": _HOST_MODEL.read_text(), "include/gemmini_params.h": array.header()}
 
 
 def emit(
@@ -113,10 +128,12 @@ def _source(name: str, cx: Writer, inputs: list[Argument], outputs: list[Argumen
     guard = GUARD.format(
         dim=array.dim, spad=array.bank_num * array.bank_rows, acc=array.acc_rows, name=name, parameters=array
     )
-    includes = ["<stdbool.h>", "<stddef.h>", "<stdint.h>", "<stdio.h>", "<stdlib.h>", '"include/gemmini.h"']
     parts = [
         "/* Written by fxpress for Gemmini; compile with gemmini-rocc-tests on the include path. */",
-        *(f"#include {file}" for file in (*includes, f'"{name}.h"', f'"{name}_weights.h"')),
+        *(f"#include <{file}.h>" for file in ("stdbool", "stddef", "stdint", "stdio", "stdlib")),
+        "",
+        *([PLAIN_LOADS] if cx.repeats_pixels else []),
+        *(f'#include "{file}.h"' for file in ("include/gemmini", name, f"{name}_weights")),
         "",
         guard,
     ]

@@ -13,29 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#ifndef DIM
-#define DIM 16
-#endif
-#ifndef BANK_NUM
-#define BANK_NUM 4
-#endif
-#ifndef BANK_ROWS
-#define BANK_ROWS 4096
-#endif
-#ifndef ACC_ROWS
-#define ACC_ROWS 1024
-#endif
+#include "include/gemmini_params.h"
 
-typedef int8_t elem_t;
-typedef int32_t acc_t;
-typedef float scale_t;
-typedef float acc_scale_t;
-typedef int32_t scale_acc_t;
-
-#define row_align(blocks) __attribute__((aligned((blocks) * DIM * sizeof(elem_t))))
-#define row_align_acc(blocks) __attribute__((aligned((blocks) * DIM * sizeof(acc_t))))
-#define MVIN_SCALE_IDENTITY 1.0
-#define ACC_SCALE_IDENTITY 1.0
 #define NO_ACTIVATION 0
 #define RELU 1
 

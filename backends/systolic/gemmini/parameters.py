@@ -11,6 +11,37 @@ _DEFINE = re.compile(r"^\s*#\s*define\s+(\w+)(?:\s+(\d+))?\s*(?://.*)?$", re.MUL
 _TYPEDEF = re.compile(r"^\s*typedef\s+(\w+)\s+(\w+)\s*;", re.MULTILINE)
 _TYPES = {"elem_t": "int8_t", "acc_t": "int32_t", "acc_scale_t": "float"}
 
+LARGEST_POOL = 3
+"""Pools' sizes, strides and paddings are 2-bit fields of the instruction that stores."""
+LARGEST_POOLED = 255
+"""Rows and columns around a pool are 8-bit fields of it."""
+LARGEST_SIZE = 65535
+"""Sizes of images and matrices are 16-bit fields."""
+
+_HEADER = """#ifndef GEMMINI_PARAMS_H
+#define GEMMINI_PARAMS_H
+
+#include <stdint.h>
+
+#define DIM {dim}
+#define BANK_NUM {bank_num}
+#define BANK_ROWS {bank_rows}
+#define ACC_ROWS {acc_rows}
+{mvin_scale}
+typedef int8_t elem_t;
+typedef int32_t acc_t;
+typedef float scale_t;
+typedef float acc_scale_t;
+typedef int32_t scale_acc_t;
+
+#define row_align(blocks) __attribute__((aligned((blocks) * DIM * sizeof(elem_t))))
+#define row_align_acc(blocks) __attribute__((aligned((blocks) * DIM * sizeof(acc_t))))
+#define MVIN_SCALE_IDENTITY 1.0
+#define ACC_SCALE_IDENTITY 1.0
+
+#endif
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
@@ -72,6 +103,11 @@ class Parameters:
                 raise InvalidInput(f"gemmini_params.h must define {macro} as a number, and does not")
             numbers[field.name] = int(found[macro])
         return Parameters(**numbers, mvin_scale="HAS_MVIN_SCALE" in found and types.get("scale_t") == "float")
+
+    def header(self) -> str:
+        """A `gemmini_params.h` with these parameters, for the host model."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _HEADER.format(**{**values, "mvin_scale": "#define HAS_MVIN_SCALE" if self.mvin_scale else ""})
 
     def __str__(self) -> str:
         return f"DIM {self.dim}, BANK_NUM {self.bank_num}, BANK_ROWS {self.bank_rows}, ACC_ROWS {self.acc_rows}"

@@ -11,7 +11,7 @@ from torch.fx import Node
 from ....arguments import arguments
 from ....ops import fxpress
 from ....program import Program
-from .parameters import Parameters
+from .parameters import LARGEST_POOL, LARGEST_POOLED, Parameters
 from .sums import Sum, exact_sum
 
 aten = torch.ops.aten
@@ -122,7 +122,7 @@ def _program_input(node: Node) -> Node | None:
 
 
 def _merged_pool(conv: Node, results: frozenset[Node], parameters: Parameters) -> Node | None:
-    """The max pool that a convolution can do on its way out: Gemmini's are square and pad with 0."""
+    """The max pool that a convolution can do on its way out: Gemmini's are small and square, and pad with 0."""
     if conv.target is not fxpress.quantized_conv.default or len(conv.users) != 1 or conv in results:
         return None
     (pool,) = conv.users
@@ -131,6 +131,9 @@ def _merged_pool(conv: Node, results: frozenset[Node], parameters: Parameters) -
     v, c = arguments(pool), arguments(conv)
     stride = v["stride"] or v["kernel"]
     if any(len(set(sizes)) != 1 for sizes in (v["kernel"], stride, v["padding"])):
+        return None
+    most = max(*v["kernel"], *stride, *v["padding"])
+    if most > LARGEST_POOL or max(*shape(conv)[1:3], *shape(pool)[1:3]) > LARGEST_POOLED:
         return None
     pads_with_zero = v["padding"][0] == 0 or c["low"] >= 0
     plain = not v["ceil_mode"] and set(v["dilation"]) == {1} and v["channels_last"]

@@ -53,6 +53,7 @@ class Writer:
     lines: list[str] = field(default_factory=list)
     constants: dict[str, str] = field(default_factory=dict)
     helpers: set[str] = field(default_factory=set)
+    repeats_pixels: bool = False  # whether the library may pack pixels of few channels into one row
 
     def place(self, node: Node) -> str:
         """The name of a pointer to a value's first element."""
