@@ -40,7 +40,7 @@ def test_dump_dir_holds_every_stage(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "gpu"}, r"^target kind must be one of \['cpu'\], not 'gpu'"),
+        ({"target": "gpu"}, r"^target kind must be one of \['cpu', .*\], not 'gpu'"),
         ({"target": "cpu{isa=sse}"}, r"^target option isa must be one of \['avx2', 'avx512'\], not 'sse'"),
         ({"print_ir": "all"}, r"^print_ir must be None or 'changed', not 'all'"),
         ({"pipeline": "no-such-pass"}, r"^name must be among the registered pipelines and passes, not 'no-such-pass'"),

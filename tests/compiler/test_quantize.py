@@ -89,7 +89,7 @@ def test_weights_that_are_not_finite(part):
         ({"calibration": [X / 0]}, InvalidInput, "calibration item 0: input must hold finite numbers, not NaN"),
         ({"ignore": "nowhere"}, InvalidInput, "ignore must match something that can be quantised, but 'nowhere' does"),
         ({"only": ["0", "nowhere"]}, InvalidInput, "only must match something that can be quantised, but 'nowhere' do"),
-        ({"target": "npu"}, InvalidInput, "target kind must be one of ['cpu'], not 'npu'"),
+        ({"target": "npu"}, InvalidInput, "target kind must be one of ['cpu', '"),
     ],
 )
 def test_bad_input(options, error, message):
