@@ -125,7 +125,7 @@ def tracker() -> Module:
     module.output("none", 1, f"flying == {constant(0, IN_FLIGHT)}")
     module.output("full", 1, "&flying")
     for name, width in (("signals", len(UNITS)), *((banks, MASK_BITS) for banks in BANKS)):
-        module.text(f"reg [{width - 1}:0] kept_{name} [0:{IN_FLIGHT - 1}];")
+        module.memory(f"kept_{name}", width, IN_FLIGHT)
         module.clocked(f"if (start) kept_{name}[free] <= {name};")
     module.output("done_signals", len(UNITS), "kept_signals[oldest]")
     for banks in BANKS:

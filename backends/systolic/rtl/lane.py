@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..architecture import TABLE_ENTRIES, Architecture
 from .cell import BYTE, SUM_BITS
-from .verilog import Module, Signal, bits_for
+from .verilog import Module, Signal, bits_for, concat, constant
 
 MULTIPLIER_BITS = 25  # multipliers lie in (-2^24, 2^24)
 SHIFT_BITS = 6
@@ -77,12 +77,13 @@ def lane(architecture: Architecture) -> Module:
     stage("entry", BYTE, "!requantize ? plain_at_8 : too_low ? low : too_high ? high : moved[7:0]")
     module.comment("stage 9: a table's entry; the lane has its own copy of the tables")
     _tables(module, architecture)
-    result = module.output_register("result", BYTE)
     bytes_bits, words_bits = (columns - 1).bit_length(), bits_for(architecture.tables * architecture.table_words)
     module.wire("place", TABLE_BITS + BYTE, "{table_index, ~entry[7], entry[6:0]}")
-    word = module["place"].part(bytes_bits, words_bits)
-    module.wire("table_word", columns * BYTE, f"entries[{word}]")
-    module.clocked(f"{result} <= use_table ? table_word[{{place[{bytes_bits - 1}:0], 3'd0}} +: 8] : entry;")
+    module.register("table_word", columns * BYTE)
+    module.clocked(f"table_word <= entries[{module['place'].part(bytes_bits, words_bits)}];")
+    byte = module.delay(module["place"].part(0, bytes_bits), 1, "table_byte")
+    module.delay(module["entry"], 1, "plain_result")
+    module.output("result", BYTE, f"use_table ? table_word[{concat(byte, constant(0, 3))} +: 8] : plain_result")
     return module
 
 
@@ -95,7 +96,7 @@ def _tables(module: Module, architecture: Architecture) -> None:
     module.input("table_write")
     module.input("table_write_address", bits_for(words))
     module.input("table_write_data", word_bits)
-    module.text(f"reg [{word_bits - 1}:0] entries [0:{words - 1}];")
+    module.memory("entries", word_bits, words)
     module.clocked("if (table_write) entries[table_write_address] <= table_write_data;")
 
 

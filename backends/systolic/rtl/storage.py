@@ -8,7 +8,7 @@ from .verilog import Module, Signal, bits_for, constant, select
 
 
 def memory(width: int, depth: int) -> Module:
-    """A memory that answers a read in the next cycle, with what was there before a write in the same cycle."""
+    """A memory that answers a read in the next cycle; nobody may read a word in the cycle in which it is written."""
     module = Module(f"systolic_memory_{width}x{depth}", f"{depth} words of {width} bits, one read and one write port.")
     address_bits = bits_for(depth)
     read_address = module.input("read_address", address_bits)
@@ -16,7 +16,7 @@ def memory(width: int, depth: int) -> Module:
     write = module.input("write")
     write_address = module.input("write_address", address_bits)
     write_data = module.input("write_data", width)
-    module.text(f"reg [{width - 1}:0] words [0:{depth - 1}];")
+    module.memory("words", width, depth)
     module.clocked(f"""
         {read_data} <= words[{read_address}];
         if ({write}) words[{write_address}] <= {write_data};
@@ -105,7 +105,7 @@ def queue(width: int, depth: int) -> Module:
     filled = module.register("filled", count_bits)
     module.output("empty", 1, f"{filled} == {constant(0, count_bits)}")
     module.output("full", 1, f"{filled} == {constant(depth, count_bits)}")
-    module.text(f"reg [{width - 1}:0] entries [0:{depth - 1}];")
+    module.memory("entries", width, depth)
     last = constant(depth - 1, pointer_bits)
     zero, one = constant(0, pointer_bits), constant(1, pointer_bits)
     first, free = module.register("first", pointer_bits), module.register("free", pointer_bits)

@@ -139,6 +139,11 @@ class Module:
         self._body.append(f"reg {_shape(signal)}{name};")
         return signal
 
+    def memory(self, name: str, width: int, depth: int) -> None:
+        """Declare an array of `depth` registers. What a read gives of a word that is being written is left open."""
+        self._declare(name, width, False)
+        self._body.append(f"(* no_rw_check *) reg [{width - 1}:0] {name} [0:{depth - 1}];")
+
     def _driver(self, signal: Signal, value: Signal | str) -> str:
         if isinstance(value, Signal) and value.width != signal.width:
             raise InternalError(
@@ -149,6 +154,10 @@ class Module:
     def assign(self, signal: Signal, value: Signal | str) -> None:
         """Drive a net."""
         self._body.append(f"assign {signal} = {self._driver(signal, value)};")
+
+    def ports(self, direction: str) -> list[Signal]:
+        """The ports whose direction is `input` or `output`, in order."""
+        return [signal for kind, signal in self._ports.values() if kind.startswith(direction)]
 
     def comment(self, text: str) -> None:
         """Say why, above what follows."""

@@ -19,7 +19,7 @@ from random_instructions import architectures
     [
         "",
         "preset=edge",
-        "preset=tpu",
+        pytest.param("preset=tpu", marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
         "rows=32,columns=32",
         "rows=2,columns=128,dataflow=ws,activation_kib=1,accumulator_kib=2,accumulator_banks=4",
         "rows=8,columns=16,dataflow=os,dram_bytes=128,vector_lanes=1",
