@@ -8,11 +8,15 @@ from fxpress.backends.systolic.architecture import Architecture, Memory
 from fxpress.backends.systolic.encoding import decode, encode
 from fxpress.backends.systolic.instructions import Instruction, Multiply
 from fxpress.backends.systolic.instructions.multiply import exact_product
+from fxpress.backends.systolic.simulator.functional import execute
 from fxpress.backends.systolic.simulator.memories import Machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_machine import State, random_state, step
 from random_instructions import DRAM_WORDS, architectures, loads, multiplications, stores, vectors
+from random_programs import programs
+
+ON_CHIP = [memory for memory in Memory if memory is not Memory.DRAM]
 
 
 def machine_of(state: State, architecture: Architecture) -> Machine:
@@ -40,6 +44,20 @@ def test_an_instruction_does_what_plain_loops_do(kind) -> None:
         check(data.draw(kind(architecture)), architecture, seed)
 
     same()
+
+
+@settings(max_examples=8)
+@given(st.data(), architectures())
+def test_a_program_does_what_its_instructions_do_one_by_one(data: st.DataObject, architecture: Architecture) -> None:
+    program = data.draw(programs(architecture, most=6))
+    state: State = {memory: [[0] * architecture.columns] * architecture.words(memory) for memory in ON_CHIP}
+    state[Memory.DRAM] = program.dram().view(np.int8).reshape(-1, architecture.columns).tolist()
+    state[Memory.ACCUMULATORS] = [[0] * architecture.columns for _ in state[Memory.ACCUMULATORS]]
+    machine = execute(program, program.dram())
+    for instruction in program.instructions:
+        step(state, instruction, architecture)
+    for memory, words in state.items():
+        np.testing.assert_array_equal(machine.memories[memory], words, err_msg=memory.name)
 
 
 def test_a_long_product_is_exact_where_float32_is_not() -> None:
