@@ -40,8 +40,9 @@ class SystolicArtifact(Artifact):
         if type(index) is not int or not 0 <= index < len(self.programs):
             raise InvalidArtifact(f"program must be one of the artifact's {len(self.programs)}, not {index!r:.50}")
         program = self.programs[index]
-        names = [value.name for value in program.inputs]
-        found = run(program, dict(zip(names, inputs, strict=True)))
+        if len(inputs) != len(program.inputs):
+            raise InvalidArtifact(f"program {index} must be given {len(program.inputs)} inputs, not {len(inputs)}")
+        found = run(program, {value.name: x for value, x in zip(program.inputs, inputs, strict=True)})
         return [found[value.name] for value in program.outputs]
 
     @property
@@ -61,13 +62,26 @@ class SystolicArtifact(Artifact):
 
     def performance(self, energy: EnergyTable | None = None) -> Performance:
         """What a run costs the array, layer by layer: cycles, utilisation, bytes, energy."""
-        facts = [list(map(LayerFacts.from_json, layers)) for layers in self.report()["systolic"]["facts"]]
-        return Performance.of(self.architecture, self.timelines, facts, energy)
+        return Performance.of(self.architecture, self.timelines, self._facts(), energy)
+
+    def _facts(self) -> list[list[LayerFacts]]:
+        """What the compiler reported of each program's layers; their names alone where the report was left out."""
+        named = [[LayerFacts(layer.name, source=layer.source) for layer in program.layers] for program in self.programs]
+        if "systolic" not in self.report():
+            return named
+        try:
+            facts = [list(map(LayerFacts.from_json, layers)) for layers in self.report()["systolic"]["facts"]]
+        except (KeyError, TypeError) as error:
+            raise InvalidArtifact(f"report must have the facts of each layer of the programs ({error!r})") from error
+        if list(map(len, facts)) != list(map(len, named)):
+            raise InvalidArtifact(f"report must have {list(map(len, named))} layers, not {list(map(len, facts))}")
+        return facts
 
     @property
     def on_cpu(self) -> list[str]:
         """What the CPU computes, and why the array does not."""
-        return [f"%{name}: {reason}" for name, reason in self.report()["systolic"]["on_cpu"].items()]
+        reasons = self.report().get("systolic", {}).get("on_cpu", {})
+        return [f"%{name}: {reason}" for name, reason in reasons.items()]
 
     def sections(self) -> list[tuple[str, str]]:
         from .report.plots import sections

@@ -59,8 +59,8 @@ class LayerCost:
 
     @property
     def bound_by(self) -> str:
-        """The unit that is busy most."""
-        return max(self.busy, key=lambda unit: self.busy[unit])
+        """The unit that is busy most; nothing when none is."""
+        return max(self.busy, key=lambda unit: self.busy[unit], default="")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fxpress.backends.systolic.compiler import lower as compile_stages
 from fxpress.backends.systolic.encoding import assemble_all, encode_all
 from fxpress.backends.systolic.host import check_crossings, stitch
 from fxpress.backends.systolic.program import Segment
-from fxpress.errors import InternalError, InvalidInput, Unsupported
+from fxpress.errors import InternalError, InvalidArtifact, InvalidInput, Unsupported
 from fxpress.target import Target
 from fxpress.testing import op_counts
 from torch import nn
@@ -117,6 +117,27 @@ def test_report_has_what_the_cycle_model_says(artifact: SystolicArtifact) -> Non
     ((title, html),) = artifact.sections()
     assert title == "On the array"
     assert "quantized_conv" in html
+
+
+def test_a_report_may_be_left_out_but_not_lie(artifact: SystolicArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "report", dict)
+    layers = artifact.performance().layers
+    assert [layer.facts.name for layer in layers][:2] == ["quantized_conv", "quantized_max_pool"]
+    assert artifact.on_cpu == []
+    monkeypatch.setattr(artifact, "report", lambda: {"systolic": {"facts": [[]]}})
+    with pytest.raises(InvalidArtifact, match=r"^report must have \[3\] layers, not \[0\]$"):
+        artifact.performance()
+    monkeypatch.setattr(artifact, "report", lambda: {"systolic": {"facts": [[{}]]}})
+    with pytest.raises(InvalidArtifact, match=r"^report must have the facts of each layer of the programs"):
+        artifact.performance()
+
+
+@pytest.mark.parametrize("index", [1, -1, True, "0"])
+def test_calls_of_programs_are_checked(artifact: SystolicArtifact, index: object) -> None:
+    with pytest.raises(InvalidArtifact, match=r"^program must be one of the artifact's 1, not "):
+        artifact._run_program(index, [])
+    with pytest.raises(InvalidArtifact, match=r"^program 0 must be given 1 inputs, not 0$"):
+        artifact._run_program(0, [])
 
 
 def test_disassembly_assembles_to_the_same_program(artifact: SystolicArtifact) -> None:

@@ -27,6 +27,15 @@ def test_table_has_a_line_a_layer_and_the_total() -> None:
     assert total.split()[0] == str(TIMELINE.total)
 
 
+def test_nothing_on_the_array() -> None:
+    nothing = Performance.of(ARCHITECTURE, [], [])
+    text = io.StringIO()
+    Console(file=text, width=300).print(layer_table(nothing))
+    assert text.getvalue().splitlines()[1].split()[0] == "0"
+    assert "0 cycles" in summary(nothing)[1]
+    assert sections(nothing, [])
+
+
 def test_summary_says_cycles_energy_and_baseline() -> None:
     text = "\n".join(summary(PERFORMANCE))
     assert f"{TIMELINE.total} cycles" in text
