@@ -23,6 +23,14 @@ def call_again(node: Node, rw: Rewriter, **changed: Any) -> Node:
     return rw.call(node.target, *positional, at=node, **named)
 
 
+def change_call(node: Node, rw: Rewriter, **changed: Any) -> None:
+    """Change some of the node's arguments where it stands; it keeps its name."""
+    values = arguments(node) | changed
+    schema = node.target._schema.arguments
+    positional = [values[a.name] for a in schema if not a.kwarg_only]
+    rw.update(node, *positional, **{a.name: values[a.name] for a in schema if a.kwarg_only and a.name in node.kwargs})
+
+
 def is_call(value: Any, *ops: Any) -> bool:
     """Whether `value` is a node that calls one of `ops`."""
     return isinstance(value, Node) and value.op == "call_function" and value.target in ops

@@ -48,13 +48,19 @@ def is_plain(node: Any) -> bool:
 
 
 def with_affine(producer: Node, rw: Rewriter, at: Node, scale: Tensor | None, shift: Tensor | None) -> Node:
-    """A new producer before `at` that gives `producer * scale + shift`; both are [channels], None is 1 and 0.
+    """A new producer before `at` that gives `producer * scale + shift`; both are [channels], None is 1 and 0."""
+    changes = affine_constants(producer, rw, scale, shift)
+    return rw.call(producer.target, *(arguments(producer) | changes).values(), at=at, origin=producer)
+
+
+def affine_constants(producer: Node, rw: Rewriter, scale: Tensor | None, shift: Tensor | None) -> dict[str, Node]:
+    """The weight and bias with which the producer gives `producer * scale + shift`, those that change.
 
     New constants are computed in float64 and rounded once.
     """
     a = arguments(producer)
     weight, bias = rw.program.constant(a["weight"]), rw.value(a["bias"])
-    changes: dict[str, Any] = {}
+    changes: dict[str, Node] = {}
     if scale is not None:
         scaled = scale_weight(weight.double(), scale.double(), producer)
         changes["weight"] = rw.constant(f"{a['weight'].target}_scaled", scaled.to(weight.dtype))
@@ -65,7 +71,7 @@ def with_affine(producer: Node, rw: Rewriter, at: Node, scale: Tensor | None, sh
         total = total if shift is None else total + shift.double()
         name = f"{a['weight'].target}_bias" if bias is None else f"{a['bias'].target}_shifted"
         changes["bias"] = rw.constant(name, total.to(weight.dtype))
-    return rw.call(producer.target, *(a | changes).values(), at=at, origin=producer)
+    return changes
 
 
 def scale_weight(weight: Tensor, scale: Tensor, producer: Node) -> Tensor:

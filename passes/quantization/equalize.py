@@ -19,8 +19,8 @@ from ...ops import fxpress
 from ...pass_manager import PassManager
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
-from ..fusion.channels import channel_dim, with_affine
-from ..match import arguments, call_again, is_call, is_constant
+from ..fusion.channels import affine_constants, channel_dim
+from ..match import arguments, change_call, is_call, is_constant
 from .algorithms import Algorithm
 from .calibration import Calibration
 from .scheme import QuantConfig
@@ -61,7 +61,7 @@ class Equalize(Pass):
         }
         factors = equalizing_factors(links, weights)
         factors = {node: s for node, s in factors.items() if float(s.log().abs().max()) > EVEN}
-        for link in reversed(links):  # so that a producer is replaced after its readers, which are other nodes then
+        for link in links:
             if link.producer in factors and rw.has_fuel():
                 rw.burn()
                 _scale(link.producer, factors[link.producer], rw)
@@ -141,13 +141,11 @@ def equalizing_factors(links: list[Link], weights: dict[Node, Tensor]) -> dict[N
 
 
 def _scale(producer: Node, s: Tensor, rw: Rewriter) -> None:
-    consumers = list(producer.users)
-    scaled = with_affine(producer, rw, producer, 1 / s, None)
-    for consumer in consumers:
-        a = arguments(consumer)
-        weight = rw.program.constant(a["weight"])
-        constant = rw.constant(f"{a['weight'].target}_equalized", scale_inputs(consumer, weight.double(), s).float())
-        rw.replace(consumer, call_again(consumer, rw, x=scaled, weight=constant))
+    change_call(producer, rw, **affine_constants(producer, rw, 1 / s, None))
+    for consumer in list(producer.users):
+        stored = arguments(consumer)["weight"]
+        weight = scale_inputs(consumer, rw.program.constant(stored).double(), s).float()
+        change_call(consumer, rw, weight=rw.constant(f"{stored.target}_equalized", weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,22 +166,20 @@ class AbsorbBias(Pass):
         return self.name
 
     def run(self, program: Program, rw: Rewriter) -> None:
-        for link in reversed(list(find_links(program))):
+        for link in find_links(program):
             if link.producer.name in self.amounts and rw.has_fuel():
                 rw.burn()
                 _absorb(link.producer, self.amounts[link.producer.name].double(), rw)
 
 
 def _absorb(producer: Node, amount: Tensor, rw: Rewriter) -> None:
-    consumers = list(producer.users)
-    lower = with_affine(producer, rw, producer, None, -amount)
-    for consumer in consumers:
+    change_call(producer, rw, **affine_constants(producer, rw, None, -amount))
+    for consumer in list(producer.users):
         a = arguments(consumer)
         weight = rw.program.constant(a["weight"]).double()
         added = scale_inputs(consumer, weight, amount).flatten(1).sum(1)
         bias = added if a["bias"] is None else rw.program.constant(a["bias"]).double() + added
-        constant = rw.constant(f"{a['weight'].target}_bias_absorbed", bias.float())
-        rw.replace(consumer, call_again(consumer, rw, x=lower, bias=constant))
+        change_call(consumer, rw, bias=rw.constant(f"{a['weight'].target}_bias_absorbed", bias.float()))
 
 
 class EqualizeRanges(Algorithm):

@@ -19,8 +19,8 @@ from ...ops import fxpress
 from ...pass_manager import PassManager
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
-from ..fusion.channels import with_affine
-from ..match import arguments, call_again, is_call, is_constant
+from ..fusion.channels import affine_constants
+from ..match import arguments, change_call, is_call, is_constant
 from .algorithms import Algorithm
 from .calibration import Calibration
 from .scheme import QParams, QuantConfig
@@ -103,7 +103,7 @@ class MigrateScales(Pass):
         return self.name
 
     def run(self, program: Program, rw: Rewriter) -> None:
-        for node in reversed(program.nodes):  # a layer that is replaced has names of its own, but its input keeps its
+        for node in program.nodes:
             if node.name in self.scales and rw.has_fuel():
                 rw.burn()
                 _migrate(node, self.scales[node.name], rw)
@@ -111,17 +111,17 @@ class MigrateScales(Pass):
 
 def _migrate(x: Node, s: Tensor, rw: Rewriter) -> None:
     layers = layers_of(x)
-    first = next(node for node in rw.program.nodes if node in layers)
+    scaled = x
     if is_free(x):
-        scaled = _scaled_producer(x, 1 / s, rw)
+        change_call(x, rw, **_scaled_constants(x, 1 / s, rw))
     else:
         factor = rw.constant(f"{x.name}_smoothing", (1 / s).float())
+        first = next(node for node in rw.program.nodes if node in layers)
         scaled = rw.call(aten.mul.Tensor, x, factor, at=first)
     for layer in layers:
-        a = arguments(layer)
-        weight = (rw.program.constant(a["weight"]).double() * s).float()
-        constant = rw.constant(f"{a['weight'].target}_smoothed", weight)
-        rw.replace(layer, call_again(layer, rw, x=scaled, weight=constant))
+        stored = arguments(layer)["weight"]
+        weight = (rw.program.constant(stored).double() * s).float()
+        change_call(layer, rw, x=scaled, weight=rw.constant(f"{stored.target}_smoothed", weight))
 
 
 def is_free(x: Node) -> bool:
@@ -148,16 +148,16 @@ def _takes_factor(x: Node) -> bool:
     return is_fixed and a["activation"] in ("none", "relu") and a["residual"] is None
 
 
-def _scaled_producer(x: Node, factor: Tensor, rw: Rewriter) -> Node:
-    """x * factor, made by the layer that makes x."""
+def _scaled_constants(x: Node, factor: Tensor, rw: Rewriter) -> dict[str, Node]:
+    """The constants with which the layer that makes x makes x * factor."""
     if is_call(x, fxpress.linear.default):
-        return with_affine(x, rw, x, factor, None)
+        return affine_constants(x, rw, factor, None)
     a = arguments(x)
     changes = {}
     for name in dict.fromkeys(("weight", *_affine_names(a))):
         value = factor if a[name] is None else rw.program.constant(a[name]).double() * factor
         changes[name] = rw.constant(f"{x.name}_{name}_smoothed", value.float())
-    return call_again(x, rw, **changes)
+    return changes
 
 
 def _affine_names(a: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from ...pass_manager import PassManager
 from ...printer import print_type
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
-from ..match import arguments, is_constant
+from ..match import arguments, change_call, is_constant
 from .scale_groups import Group, scale_groups
 from .scheme import QParams
 from .simulation import Layer, Simulation
@@ -210,7 +210,7 @@ def _untied(program: Program) -> Program:
         for name in FLOATS:
             constant = values.get(name)
             if _is_float_constant(constant) and constant in read:
-                _update(rw, node, values | {name: rw.constant(str(constant.target), program.constant(constant))})
+                change_call(node, rw, **{name: rw.constant(str(constant.target), program.constant(constant))})
             read.add(constant)
     return program
 
@@ -251,7 +251,7 @@ class WriteTrained(Pass):
                     if is_constant(value) and str(value.target) in module.floats:
                         values[name] = rw.constant(str(value.target), module.floats[str(value.target)])
             if any(values[name] is not value for name, value in arguments(node).items()):
-                _update(rw, node, values)
+                change_call(node, rw, **values)
 
     def _constants(
         self, rw: Rewriter, node: Node, values: dict[str, Any], constants: dict[str, Tensor]
@@ -265,9 +265,3 @@ class WriteTrained(Pass):
                 )
             constants = constants | {"bias": constants["bias"].to(torch.int32)}
         return {name: rw.constant(str(values[name].target), tensor) for name, tensor in constants.items()}
-
-
-def _update(rw: Rewriter, node: Node, values: dict[str, Any]) -> None:
-    schema = node.target._schema.arguments
-    positional = [values[a.name] for a in schema if not a.kwarg_only]
-    rw.update(node, *positional, **{a.name: values[a.name] for a in schema if a.kwarg_only and a.name in node.kwargs})
