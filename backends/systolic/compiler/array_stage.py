@@ -18,10 +18,9 @@ from .chip import Chip
 from .emission import emit
 from .layers import Convolution, Layer
 from .packing import pack
+from .retention import Plan, plan
 from .selection import select
 from .selector import Selection
-from .shapes import shape_of
-from .tiling import Tiling, require, tile
 from .tokens import ordered
 from .views import View
 
@@ -70,12 +69,10 @@ def array_stage(
         layers, [selection.values[n].buffer for n in inputs], [selection.values[n].buffer for n in results]
     )
     chip = Chip(architecture, allocate(needed))
-    tilings = []
+    packed = [pack(layer, architecture.columns) if isinstance(layer, Convolution) else None for layer in layers]
+    plans = plan(layers, packed, architecture, {selection.values[n].buffer for n in results})
     for index, layer in enumerate(layers):
-        packed = pack(layer, architecture.columns) if isinstance(layer, Convolution) else None
-        found = require(tile(shape_of(layer, packed, architecture.columns), architecture), layer.name, layer.where)
-        tilings.append(found)
-        emit(chip, index, layer, packed, found)
+        emit(chip, index, layer, packed[index], plans[index])
     instructions = [*ordered(chip.instructions, architecture, chip.image.start), Halt()]
     image = chip.image
     compiled = SystolicProgram.of(
@@ -91,7 +88,7 @@ def array_stage(
     for instruction in chip.instructions:
         if isinstance(instruction, Multiply):
             cycles[instruction.layer] += instruction.issue_cycles(architecture)
-    reports = tuple(_report(layer, found, c) for layer, found, c in zip(layers, tilings, cycles, strict=True))
+    reports = tuple(_report(*each) for each in zip(layers, plans, cycles, strict=True))
     return ArrayStage(compiled, reports, tuple(n.name for n in inputs), tuple(n.name for n in results))
 
 
@@ -107,10 +104,13 @@ def _tables(view: View) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(table.tolist()) for table in view.tables)
 
 
-def _report(layer: Layer, tiling: Tiling, cycles: int) -> LayerReport:
+def _report(layer: Layer, found: Plan, cycles: int) -> LayerReport:
     kind = type(layer).__name__.lower()
     channels = f"{layer.source.channels} -> {layer.output.channels}"
     shape = f"{'x'.join(str(axis.count) for axis in layer.output.axes)} pixels, channels {channels}"
+    text = str(found.tiling)
+    text += ", source on chip" if found.source is not None else ""
+    text += ", result stays on chip" if found.output is not None else ""
     return LayerReport(
-        layer.name, layer.op, layer.where, kind, shape, layer.macs, layer.gemm, cycles, tiling.cycles, str(tiling)
+        layer.name, layer.op, layer.where, kind, shape, layer.macs, layer.gemm, cycles, found.tiling.cycles, text
     )

@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from ..architecture import Memory
-from ..instructions import Multiply, Reduce, Store, Vector
+from ..instructions import Load, Multiply, Reduce, Store, Vector
 from .borders import RowGroup, TapRows, row_groups, tap_rows
 from .chip import Chip
-from .fetching import Fetching, Tile
+from .fetching import Fetching, Source, Tile
 from .layers import Convolution, Copy, Layer, Pool, Product
 from .packing import PackedWeights
-from .tiling import Tiling
+from .retention import Plan, Resident
 
 
-def emit(chip: Chip, index: int, layer: Layer, packed: PackedWeights | None, tiling: Tiling) -> None:
+def emit(chip: Chip, index: int, layer: Layer, packed: PackedWeights | None, plan: Plan) -> None:
     """Append the instructions of a layer; `index` is what they carry as their layer."""
-    _Emission(chip, index, layer, packed, tiling).run()
+    _Emission(chip, index, layer, packed, plan).run()
 
 
 class _Emission(Fetching):
@@ -38,17 +38,28 @@ class _Emission(Fetching):
             steps = ((tile, part) for part in blocks for tile in self.tiles())
         else:
             steps = ((tile, part) for tile in self.tiles() for part in blocks)
+        if self.plan.output is not None:
+            self._pad(self.plan.output)
         for tile, (first, last) in steps:
             match layer:
                 case Convolution() | Product():
                     self._array_step(tile, first, last)
                 case Copy():
-                    address = self.source_tile(tile, first, last)
-                    self._store(tile, first, last, address)
+                    self._store(tile, first, last, self.source_tile(tile, first, last).address)
                 case Pool():
                     self._pool(tile, first, last)
                 case _:
                     self._pointwise(tile, first, last)
+
+    def _pad(self, kept: Resident) -> None:
+        """Fill the border of a value that stays on the chip."""
+        for address, words in kept.border():
+            self.add(
+                Load(
+                    memory=Memory.ACTIVATIONS, destination=address, dram=0, count_x=words, stride_x=0,
+                    count_z=1, before_z=1, padding=kept.fill, layer=self.index,
+                )
+            )  # fmt: skip
 
     # steps
 
@@ -65,7 +76,7 @@ class _Emission(Fetching):
                 high = min(low + tiling.words, depth)
                 source = self.source_tile(tile, low, high)
                 weights = self.weight_tile(tile.outer, (first, last), (low, high))
-                self._multiply(tile, source, weights, sums, high - low, high - low, last - first, low > 0)
+                self._multiply(tile, source, weights, sums, high - low, last - first, low > 0)
         if layer.requantization is None:
             self._store_sums(tile, first, last, sums)
             return
@@ -79,18 +90,17 @@ class _Emission(Fetching):
         weights = self.weight_tile(tile.outer, (first, last), (0, packed.depth))
         row_words = self.window.kernel[1] * packed.depth * self.machine.columns
         runs = self._tap_rows(tile, packed.depth)
-        step_y, _ = self._steps()
-        _, columns = self.reach(tile)
+        step_y, _ = self.steps()
         for n in range(first, last):
-            start = source + int(packed.low[n]) - low
+            start = source.address + int(packed.low[n]) - low
             block = weights + (n - first) * self.window.kernel[0] * row_words
             plane = sums + (n - first) * tile.pixels
             for run in runs:
                 part = replace(tile, row=tile.row + run.low, rows=run.high - run.low)
-                moved = (run.low * step_y + run.first * self.window.dilation[0]) * columns * (high - low)
+                moved = (run.low * step_y + run.first * self.window.dilation[0]) * source.row
                 self._multiply(
-                    part, start + moved, block + run.first * row_words, plane + run.low * tile.columns,
-                    packed.depth, high - low, 1, run is not runs[0], taps=run.last - run.first,
+                    part, replace(source, address=start + moved), block + run.first * row_words,
+                    plane + run.low * tile.columns, packed.depth, 1, run is not runs[0], taps=run.last - run.first,
                 )  # fmt: skip
         return row_groups(runs, tile.rows, self.window.kernel[0])
 
@@ -113,33 +123,26 @@ class _Emission(Fetching):
 
         return runs if cycles(runs) < cycles(whole) else whole
 
-    def _steps(self) -> tuple[int, int]:
-        """Source rows and columns on the chip from one result pixel to the next."""
-        (ky, kx), (sy, sx) = self.window.kernel, self.window.stride
-        return sy if ky > 1 else 1, sx if kx > 1 else 1
-
     def _multiply(
         self,
         tile: Tile,
-        source: int,
+        source: Source,
         weights: int,
         sums: int,
         depth: int,
-        words: int,
         outputs: int,
         accumulate: bool,
         *,
         taps: int | None = None,
     ) -> None:
-        """`words` lie from one source pixel to the next, `depth` of them are multiplied; `taps` rows of the window."""
+        """`depth` words of each source pixel are multiplied, with all or so many `taps` rows of the window."""
         (ky, kx), (dy, dx) = self.window.kernel, self.window.dilation
-        step_y, step_x = self._steps()
-        _, columns = self.reach(tile)
+        step_y, step_x = self.steps()
         self.add(
             Multiply(
-                activation=source, weight=weights, accumulator=sums, ky=ky if taps is None else taps, kx=kx,
-                blocks=depth, stride_ky=dy * columns * words, stride_kx=dx * words, width=tile.columns,
-                stride_pixel=step_x * words, stride_row=step_y * columns * words,
+                activation=source.address, weight=weights, accumulator=sums, ky=ky if taps is None else taps, kx=kx,
+                blocks=depth, stride_ky=dy * source.row, stride_kx=dx * source.pixel, width=tile.columns,
+                stride_pixel=step_x * source.pixel, stride_row=step_y * source.row,
                 pixels=tile.pixels, outputs=outputs, stride_output=tile.pixels, accumulate=accumulate,
                 stationary=self.tiling.stationary, layer=self.index,
             )
@@ -153,17 +156,48 @@ class _Emission(Fetching):
 
     def _requantize(self, tile: Tile, first: int, last: int, sums: int, groups: list[RowGroup]) -> None:
         """From sums to bytes, rows that need biases of their own apart."""
-        blocks = last - first
+        kept = self.plan.output
+        if kept is not None:
+            self._requantize_kept(tile, first, last, sums, groups, kept)
+            return
         residual, output = self._operands(tile, first, last)
         for group in groups:
             begin, pixels = group.low * tile.columns, (group.high - group.low) * tile.columns
-            self._vector(
-                source=Memory.ACCUMULATORS, input=sums + begin, output=output + begin * blocks,
-                residual_input=residual + begin * blocks * (self.layer.residual is not None),
-                parameter=self.parameters(first, last, group.skipped), pixels=pixels, blocks=blocks,
-                width=pixels, stride_pixel=1, stride_block=tile.pixels,
-            )  # fmt: skip
+            target = output + begin * (last - first)
+            self._requantize_run(tile, first, last, sums, residual, group, begin, pixels, target)
         self._store(tile, first, last, output)
+
+    def _requantize_kept(
+        self, tile: Tile, first: int, last: int, sums: int, groups: list[RowGroup], kept: Resident
+    ) -> None:
+        """The same into the whole value on the chip, row by row where it has a border; to DRAM if others read it."""
+        residual = self.residual_tile(tile, first, last) if self.layer.residual is not None else 0
+        for group in groups:
+            for row in range(group.low, group.high) if tile.columns < self.layer.columns else (group.low,):
+                begin, rows = row * tile.columns, 1 if tile.columns < self.layer.columns else group.high - group.low
+                index = (tile.row + row) * self.layer.columns + tile.column
+                for start, pixels in kept.segments(index, rows * tile.columns):
+                    place = kept.pixel(start) + first
+                    offset = begin + start - index
+                    self._requantize_run(tile, first, last, sums, residual, group, offset, pixels, place)
+                    if self.plan.stored:
+                        self._store_run(tile, first, last, place, start, pixels)
+
+    def _requantize_run(
+        self, tile: Tile, first: int, last: int, sums: int, residual: int, group: RowGroup, begin: int, pixels: int,
+        output: int,
+    ) -> None:  # fmt: skip
+        """`pixels` of a tile from `begin` on."""
+        blocks = last - first
+        if self.layer.residual is not None:
+            residual += begin * blocks
+        kept = self.plan.output
+        self._vector(
+            source=Memory.ACCUMULATORS, input=sums + begin, output=output, residual_input=residual,
+            parameter=self.parameters(first, last, group.skipped), pixels=pixels, blocks=blocks,
+            width=pixels, stride_pixel=1, stride_block=tile.pixels,
+            output_stride_pixel=blocks if kept is None else kept.words,
+        )  # fmt: skip
 
     def _pointwise(self, tile: Tile, first: int, last: int) -> None:
         """Every element by itself: all words of a tile are pixels of one block."""
@@ -172,7 +206,8 @@ class _Emission(Fetching):
         words = tile.pixels * (last - first)
         parameter = self.parameters(0, 1) if self.layer.requantization is not None else 0
         self._vector(
-            source=Memory.ACTIVATIONS, input=source, output=output, residual_input=residual, parameter=parameter,
+            source=Memory.ACTIVATIONS, input=source.address, output=output, residual_input=residual,
+            parameter=parameter,
             pixels=words, width=words, blocks=1, stride_pixel=1,
         )  # fmt: skip
         self._store(tile, first, last, output)
@@ -182,14 +217,13 @@ class _Emission(Fetching):
         _, output = self._operands(tile, first, last)
         blocks = last - first
         (ky, kx), (dy, dx) = self.window.kernel, self.window.dilation
-        step_y, step_x = self._steps()
-        _, columns = self.reach(tile)
+        step_y, step_x = self.steps()
         parameter = self.parameters(first, last) if self.layer.requantization is not None else 0
         self._vector(
-            source=Memory.ACTIVATIONS, input=source, output=output, parameter=parameter,
+            source=Memory.ACTIVATIONS, input=source.address, output=output, parameter=parameter,
             pixels=tile.pixels, width=tile.columns, blocks=blocks, ky=ky, kx=kx, stride_block=1,
-            stride_ky=dy * columns * blocks, stride_kx=dx * blocks,
-            stride_pixel=step_x * blocks, stride_row=step_y * columns * blocks,
+            stride_ky=dy * source.row, stride_kx=dx * source.pixel,
+            stride_pixel=step_x * source.pixel, stride_row=step_y * source.row,
         )  # fmt: skip
         self._store(tile, first, last, output)
 
@@ -210,11 +244,11 @@ class _Emission(Fetching):
         table = self.chip.table(self.index, layer.table) if layer.table is not None else 0
         self.add(
             Vector(
-                blocks=blocks, output_stride_pixel=blocks,
+                blocks=blocks, **({"output_stride_pixel": blocks} | fields),
                 residual_stride_pixel=blocks if layer.residual is not None else 0,
                 reduce=Reduce.MAX if maximum else Reduce.SUM, requantize=requantization is not None,
                 add_residual=layer.residual is not None, use_table=layer.table is not None, table=table,
-                layer=self.index, **constants, **fields,
+                layer=self.index, **constants,
             )
         )  # fmt: skip
 
@@ -227,6 +261,18 @@ class _Emission(Fetching):
                 memory=Memory.ACTIVATIONS, source=source, dram=dram + int(output.words[first]), layer=self.index,
                 count_x=blocks, stride_x=1, count_y=tile.columns, stride_y=width.stride, source_stride_y=blocks,
                 count_z=tile.rows, stride_z=height.stride, source_stride_z=tile.columns * blocks,
+            )
+        )  # fmt: skip
+
+    def _store_run(self, tile: Tile, first: int, last: int, source: int, index: int, pixels: int) -> None:
+        """Store `pixels` of a value that stays on the chip, the first one being pixel `index` row by row."""
+        output, kept = self.layer.output, self.plan.output
+        assert kept is not None
+        dram = self.pixel_start(output, tile.outer) + index * output.axes[-1].stride
+        self.add(
+            Store(
+                memory=Memory.ACTIVATIONS, source=source, dram=dram + int(output.words[first]), layer=self.index,
+                count_x=last - first, count_y=pixels, stride_y=output.axes[-1].stride, source_stride_y=kept.words,
             )
         )  # fmt: skip
 

@@ -17,8 +17,8 @@ from .chip import Chip
 from .layers import Convolution, Layer, Pointwise, Pool, Product, Window
 from .nests import Level, load_nest, padded
 from .packing import PackedWeights, records
+from .retention import Plan
 from .rings import Ring
-from .tiling import Tiling
 from .views import Operand
 
 POINT = Window()
@@ -40,15 +40,28 @@ class Tile:
         return self.rows * self.columns
 
 
-class Fetching:
-    """A layer with its tiling, and where its tiles are on the chip."""
+@dataclass(frozen=True)
+class Source:
+    """A source tile on the chip: the address of its first pixel, and words from one row, and from one pixel, on."""
 
-    def __init__(self, chip: Chip, index: int, layer: Layer, packed: PackedWeights | None, tiling: Tiling) -> None:
-        self.chip, self.index, self.layer, self.packed, self.tiling = chip, index, layer, packed, tiling
-        self.machine = chip.architecture
-        words = self.machine.words(Memory.ACTIVATIONS)
-        output, residual = words - tiling.output_words, words - tiling.output_words - tiling.residual_words
-        self.sources, self.residuals, self.outputs = Ring(0, residual), Ring(residual, output), Ring(output, words)
+    address: int
+    row: int
+    pixel: int
+
+
+class Fetching:
+    """A layer with its plan, and where its tiles are on the chip."""
+
+    def __init__(self, chip: Chip, index: int, layer: Layer, packed: PackedWeights | None, plan: Plan) -> None:
+        self.chip, self.index, self.layer, self.packed, self.plan = chip, index, layer, packed, plan
+        self.machine, self.tiling = chip.architecture, plan.tiling
+        low, high = 0, self.machine.words(Memory.ACTIVATIONS)
+        for kept in (plan.source, plan.output):
+            if kept is not None:
+                low, high = (kept.reserved, high) if kept.base == 0 else (low, kept.base)
+        output = high - plan.tiling.output_words
+        residual = output - plan.tiling.residual_words
+        self.sources, self.residuals, self.outputs = Ring(low, residual), Ring(residual, output), Ring(output, high)
         self.window = layer.window if isinstance(layer, Convolution | Pool) else POINT
         self._addresses: dict[tuple[int, int], int] = {}
         self.count = itertools.count()
@@ -94,13 +107,25 @@ class Fetching:
         columns = (tile.columns - 1) * sx + (kx - 1) * dx + 1 if kx > 1 else tile.columns
         return rows, columns
 
-    def source_tile(self, tile: Tile, low: int, high: int) -> int:
-        """The address of the source tile with words low..high-1 of each pixel."""
-        key = (tile, low, high)
+    def steps(self) -> tuple[int, int]:
+        """Source rows and columns on the chip from one result pixel to the next."""
+        (ky, kx), (sy, sx) = self.window.kernel, self.window.stride
+        if self.plan.source is not None:
+            return sy, sx
+        return sy if ky > 1 else 1, sx if kx > 1 else 1  # pixels that no point reads are not loaded
+
+    def source_tile(self, tile: Tile, low: int, high: int) -> Source:
+        """The source tile with words low..high-1 of each pixel."""
+        kept = self.plan.source
+        if kept is not None:
+            sy, sx = self.window.stride
+            start = kept.base + tile.row * sy * kept.row_words + tile.column * sx * kept.words
+            return Source(start + low, kept.row_words, kept.words)
         rows, columns = self.reach(tile)
-        address, fresh = self.sources.place(key, rows * columns * (high - low))
+        address, fresh = self.sources.place((tile, low, high), rows * columns * (high - low))
+        placed = Source(address, columns * (high - low), high - low)
         if not fresh:
-            return address
+            return placed
         source, window = self.layer.source, self.window
         (ky, kx), (sy, sx) = window.kernel, window.stride
         top, _, left, _ = window.padding
@@ -114,7 +139,7 @@ class Fetching:
             padded(column, columns, step_x, width.count, width.stride),
             source.words[low:high], window.fill,
         )  # fmt: skip
-        return address
+        return placed
 
     def residual_tile(self, tile: Tile, low: int, high: int) -> int:
         """The address of the residual tile with blocks low..high-1 of each pixel."""

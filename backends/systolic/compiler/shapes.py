@@ -14,7 +14,9 @@ class Shape:
     """What the time of a layer depends on: pixels of results, words of channels, the window, what else is read.
 
     `words` are read of each source pixel, by each output block `depth` of them (fewer than all for groups). `taps` are
-    of the array; a layer without the array has none. `sums` are stored as int32.
+    of the array; a layer without the array has none. `sums` are stored as int32. `reserved` activation words hold
+    values that stay on the chip: the source if `source_kept`, the results if `output_kept`, which go to DRAM only if
+    `stored`. Kept results that have a border are written in runs of at most `run` pixels.
     """
 
     outer: int
@@ -30,6 +32,11 @@ class Shape:
     records: bool = True
     sums: bool = False
     fresh_weights: bool = False  # each outer index has weights of its own
+    reserved: int = 0
+    source_kept: bool = False
+    output_kept: bool = False
+    stored: bool = True
+    run: int = 0
 
 
 def shape_of(layer: Layer, packed: PackedWeights | None, columns: int) -> Shape:

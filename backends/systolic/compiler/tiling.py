@@ -23,6 +23,7 @@ from ..timing import (
 from .shapes import Shape
 
 Grid = NDArray[np.int64]
+STEP_BYTES = 256  # of the instructions of a tile, which also come from somewhere
 TOLERANCE = 256  # a tiling is as good as one that is quicker by a smaller fraction than 1 / TOLERANCE
 
 
@@ -81,7 +82,8 @@ def tile(shape: Shape, architecture: Architecture) -> Tiling | str:
     cycles, busy, dram, steps = (np.concatenate([getattr(c, f) for c in costs]) for f in _Cost._fields)
     good = np.flatnonzero(cycles <= cycles.min() + cycles.min() // TOLERANCE)
     good = good[busy[good] <= busy[good].min() + busy[good].min() // TOLERANCE]
-    index = int(good[np.lexsort((cycles[good], dram[good], steps[good]))[0]])
+    moved = dram[good] + STEP_BYTES // architecture.columns * steps[good]
+    index = int(good[np.lexsort((cycles[good], moved))[0]])
     which, place = divmod(index, len(space.th))
     return space.tiling(place, *choices[which], int(cycles[index]), int(dram[index]))
 
@@ -130,17 +132,19 @@ class _Space:
             read = self.tk
         else:
             read = self.tn
-        self.source = self.area * read
+        self.source = self.area * read * (not shape.source_kept)
         self.result = self.pixels * self.tn * (not shape.sums)
+        residual = self.result * shape.residual
+        self.result = self.result * (not shape.output_kept)
         self.weights = self.tn * window.taps * (shape.depth if shape.grouped else self.tk) * machine.columns
         self.weights = self.weights * shape.array
         self.accumulators = self.pixels * self.tn * shape.array
         self.parameters = self.tn * RECORD_WORDS * shape.records
         bank = machine.bank_words(Memory.ACTIVATIONS)
-        total = machine.words(Memory.ACTIVATIONS)
-        one = self.result * (1 + shape.residual)
-        self.copies = np.where(self.source + 2 * one <= total, 2, 1)
-        output, residual = self.result * self.copies, self.result * self.copies * shape.residual
+        total = machine.words(Memory.ACTIVATIONS) - shape.reserved
+        self.working = self.source + self.result + residual
+        self.copies = np.where(self.working + self.result + residual <= total, 2, 1)
+        output, residual = self.result * self.copies, residual * self.copies
         banked = self.source + _round_up(output, bank) + _round_up(residual, bank) <= total
         self.output_words = np.where(banked, _round_up(output, bank), output)
         self.residual_words = np.where(banked, _round_up(residual, bank), residual)
@@ -154,9 +158,7 @@ class _Space:
     def _fits(self) -> dict[Memory, tuple[Grid, int]]:
         machine = self.architecture
         return {
-            Memory.ACTIVATIONS: (
-                self.source + self.result * (1 + self.shape.residual), machine.words(Memory.ACTIVATIONS),
-            ),
+            Memory.ACTIVATIONS: (self.working, machine.words(Memory.ACTIVATIONS) - self.shape.reserved),
             Memory.WEIGHTS: (self.weights, machine.words(Memory.WEIGHTS)),
             Memory.ACCUMULATORS: (self.accumulators, self.slot_words()),
             Memory.PARAMETERS: (self.parameters, machine.words(Memory.PARAMETERS)),
@@ -216,7 +218,7 @@ class _Space:
             weight_times = np.where(weight_slots >= all_parts, 1, tiles)
         read = shape.blocks * shape.depth if shape.grouped else shape.words
         read = min(read, shape.words) if shape.depth == 1 else read
-        source_total = tiles * self.area * read * source_times
+        source_total = tiles * self.area * read * source_times * (not shape.source_kept)
         depth = shape.depth if shape.grouped else shape.words
         weight_total = shape.blocks * shape.window.taps * depth * machine.columns * weight_times * shape.array
         residual_total = shape.outer * shape.rows * shape.columns * shape.blocks * shape.residual
@@ -225,6 +227,7 @@ class _Space:
         pieces = 4 if shape.sums else 1
         stored = shape.outer * shape.rows * shape.columns * shape.blocks * pieces
         load = (source_total + weight_total + residual_total + record_total) * machine.beats
+        stored *= shape.stored
         store = np.full_like(load, stored * machine.beats)
 
         # sums: every tile size that occurs, full or rest, in rows and columns
@@ -247,6 +250,10 @@ class _Space:
             pixels * shape.outer * shape.blocks * taps * lanes + tiles * shape.blocks * RECORD_CYCLES * shape.records
         )
         vector = vector + steps * (VECTOR_LATENCY + 2)
+        if shape.output_kept:
+            broken = (self.tw < shape.columns) | (shape.run > 0)
+            runs = np.where(broken, self.th * -(-self.tw // (shape.run or shape.columns)), 1)
+            vector = vector + steps * (runs - 1) * (self.tn * RECORD_CYCLES * shape.records + VECTOR_LATENCY + 2)
         if shape.sums:
             vector = store  # stores read the accumulators
         latency = (weight_stationary_latency if stationary else output_stationary_latency)(machine) * shape.array
