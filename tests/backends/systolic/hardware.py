@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from fxpress.backends.systolic.architecture import Architecture
@@ -11,6 +12,7 @@ from fxpress.backends.systolic.rtl.build import run_program
 from fxpress.backends.systolic.simulator.cycles import simulate_cycles
 from fxpress.backends.systolic.simulator.functional import execute
 from fxpress.backends.systolic.simulator.races import check_order
+from numpy.typing import NDArray
 
 # what the fast tests compile: a word is a beat on the small one; on the other, two beats, and lanes take turns
 SMALL = Architecture(
@@ -32,20 +34,18 @@ WIDE = Architecture(
 )
 
 
-def compare(program: SystolicProgram, *, stalls: int = 0) -> None:
+def compare(program: SystolicProgram, inputs: Mapping[str, NDArray[Any]] | None = None, *, stalls: int = 0) -> None:
     """The hardware leaves what the simulator leaves in DRAM and, unless memory stalls, takes the same cycles."""
     check_order(program, written_first=False)
-    expected = program.dram()
+    dram = program.dram()
+    if inputs is not None:
+        program.load_inputs(dram, inputs)
+    expected = dram.copy()
     execute(program, expected)
-    run = run_program(program, program.dram(), stalls=stalls, limit=1_000_000)
+    run = run_program(program, dram, stalls=stalls, limit=20_000_000)
     np.testing.assert_array_equal(run.dram, expected)
     if stalls:
         return
     timeline = simulate_cycles(program)
     np.testing.assert_array_equal(run.start, timeline.start)
     np.testing.assert_array_equal(run.done, timeline.done)
-
-
-def on(architecture: Architecture, program: SystolicProgram) -> SystolicProgram:
-    """The same program for another machine."""
-    return replace(program, architecture=architecture)
