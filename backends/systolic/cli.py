@@ -10,9 +10,9 @@ import typer
 if TYPE_CHECKING:
     from ...cli.models import LoadedModel
     from ...program import Program
+    from ...target import Target
     from .artifact import SystolicArtifact
     from .report.energy import EnergyTable
-    from .target import SystolicTarget
 
 app = typer.Typer(
     help="Systolic arrays: costs, instructions and hardware of compiled models; sweeps over arrays.",
@@ -156,6 +156,40 @@ def sweep(
         _write(json, json_module.dumps([point.to_json() for point in points], indent=1) + "\n")
 
 
+@app.command()
+def gemmini(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="FILE.program that `fxpress quantize --config int8-gemmini` wrote, or a model as for `fxpress "
+            "compile`, which is then quantised on generated inputs.",
+            show_default=False,
+        ),
+    ],
+    output: Folder,
+    parameters: Annotated[
+        Path | None, typer.Option(help="The array's gemmini_params.h. Default: Gemmini's own.", show_default=False)
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the files, and of the function NAME_run.")] = "model",
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write a main that compares with an example, too.")] = False,
+    host: Annotated[
+        bool, typer.Option("--host", help="Write include/, which stands in for Gemmini's library on any machine.")
+    ] = False,
+) -> None:
+    """Write C that runs a model on a Gemmini."""
+    from ...cli.models import load_model
+    from ...target import Target
+    from .export import write_files
+    from .gemmini import Parameters, emit, host_model, prepare
+
+    array = Parameters() if parameters is None else Parameters.of_header(_read(parameters))
+    program = prepare(_quantized(load_model(model, inputs or []), Target.parse("cpu"), "int8-gemmini"))
+    files = emit(program, name=name, parameters=array, check=check) | (host_model(array) if host else {})
+    _print_paths(write_files({file: text.encode() for file, text in files.items()}, output))
+
+
 def _load(path: Path) -> SystolicArtifact:
     from ...errors import InvalidInput
     from ...runtime import load
@@ -176,7 +210,7 @@ def _energy(path: Path | None) -> EnergyTable:
     return EnergyTable.load(path or DEFAULT_TABLE)
 
 
-def _quantized(loaded: LoadedModel, target: SystolicTarget) -> Program:
+def _quantized(loaded: LoadedModel, target: Target, config: str | None = None) -> Program:
     """The model as a quantised Program after the default passes."""
     from ...api import as_program
     from ...pass_manager import PassManager
@@ -184,7 +218,7 @@ def _quantized(loaded: LoadedModel, target: SystolicTarget) -> Program:
 
     program = as_program(loaded.model, loaded.args, loaded.kwargs)
     if not any(str(node.target).startswith("fxpress.quantize") for node in program.nodes):
-        program = quantize(program, target=target)
+        program = quantize(program, config, target=target, profitable="off")
     return PassManager("default", target=target).run(program)
 
 
@@ -193,6 +227,15 @@ def _numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"must be numbers with commas, not {text!r}", param_hint=option) from error
+
+
+def _read(path: Path) -> str:
+    from ...errors import InvalidInput
+
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"file must be text that can be read, not {str(path)!r}: {error}") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -24,14 +24,14 @@ def write_images(programs: Sequence[SystolicProgram], folder: Path) -> list[Path
     for index, program in enumerate(programs):
         files[f"program_{index}.code.bin"] = program.code
         files[f"program_{index}.dram.bin"] = program.dram().tobytes()
-    return _write(files, folder)
+    return write_files(files, folder)
 
 
 def write_verilog(architecture: Architecture, folder: Path) -> list[Path]:
     """Write the machine's Verilog files; returns the paths. Raises InvalidInput when that cannot be done."""
     from .rtl import generate
 
-    return _write({name: text.encode() for name, text in generate(architecture).items()}, folder)
+    return write_files({name: text.encode() for name, text in generate(architecture).items()}, folder)
 
 
 def header(programs: Sequence[SystolicProgram]) -> str:
@@ -93,10 +93,11 @@ def _text(name: str) -> str:
     return name.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _write(files: dict[str, bytes], folder: Path) -> list[Path]:
+def write_files(files: dict[str, bytes], folder: Path) -> list[Path]:
+    """Write files by name, in folders below where names have them. Raises InvalidInput when that cannot be done."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
     except OSError as error:
         raise InvalidInput(f"folder must be one that can be written to, not {str(folder)!r}: {error}") from error

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .emission import emit, host_model
 from .parameters import Parameters
-from .sums import gemmini_sums
+from .sums import gemmini_sums, prepare
 
-__all__ = ["Parameters", "emit", "gemmini_sums", "host_model"]
+__all__ = ["Parameters", "emit", "gemmini_sums", "host_model", "prepare"]

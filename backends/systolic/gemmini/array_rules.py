@@ -17,7 +17,7 @@ from .steps import Step, shape
 from .writer import Writer
 
 HOST = "keep the layer in float32 with ignore=, and compute it elsewhere"
-SUMS = "run the pass fxpress.backends.systolic.gemmini.gemmini_sums on the program first"
+SUMS = "call fxpress.backends.systolic.gemmini.prepare(program) first"
 
 
 def convolution(step: Step, cx: Writer) -> None:
@@ -29,7 +29,7 @@ def convolution(step: Step, cx: Writer) -> None:
     factor = _factor(v, cx)
     if not v["channels_last"]:
         raise Refused("its channels are first", "run the passes of the pipeline 'default', which put channels last")
-    if set(v["weight"].meta["val"].shape[2:]) == {1} and _is_one(v) and step.pool is None:
+    if set(shape(v["weight"])[2:]) == {1} and _is_one(v) and step.pool is None:
         oc, ic = shape(v["weight"])[:2]
         matrix = cx.tensor(v["weight"]).reshape(oc, ic).T
         rows = prod(shape(step.root)[:-1])
@@ -100,13 +100,18 @@ def _layer(step: Step, cx: Writer, rows: int, matrix: torch.Tensor, v: dict[str,
 
 
 def linear_float(step: Step, cx: Writer) -> None:
-    """x @ weight.T + bias with a float32 result: the sums as they are, scaled by the CPU."""
+    """x @ weight.T + bias with a float32 result: the sums as they are, scaled by the CPU. 1x1 convolutions, too."""
     v = arguments(step.root)
     check_arithmetic(v)
     if v["residual"] is not None or v["activation"] not in ("none", "relu"):
         raise Refused("it adds a residual or has an activation in float32", HOST)
+    if "stride" in v and not (_is_one(v) and set(shape(v["weight"])[2:]) == {1} and v["channels_last"]):
+        raise Refused(
+            "it is a convolution with a float32 result, and Gemmini's results are int8",
+            "have a linear layer or a 1x1 convolution give the model's results",
+        )
     factor = _one_scale(v["weight_scale"], cx) * v["x_scale"]
-    matrix = cx.tensor(v["weight"]).T
+    matrix = cx.tensor(v["weight"]).flatten(1).T
     w, bias = cx.constant(v["weight"], matrix), cx.constant(v["bias"], cx.tensor(v["bias"]))
     k, n = matrix.shape
     sums = cx.scratch[step]

@@ -29,6 +29,7 @@ Rule = Callable[[Step, Writer], None]
 RULES: dict[Any, Rule] = {
     fxpress.quantized_conv.default: array_rules.convolution,
     fxpress.quantized_linear.default: array_rules.linear,
+    fxpress.quantized_conv_float.default: array_rules.linear_float,
     fxpress.quantized_linear_float.default: array_rules.linear_float,
     fxpress.quantized_matmul.default: array_rules.product,
     fxpress.quantized_matmul_float.default: array_rules.product_float,
@@ -119,7 +120,10 @@ def _title(step: Step) -> str:
 
 
 def _weights(cx: Writer) -> str:
-    top = "/* Written by fxpress. Convolutions are [row][column][input][output], linear layers [input][output]. */\n"
+    top = (
+        "/* Written by fxpress. Weights are [row][column][input][output], of depthwise convolutions\n"
+        " * [channel][row][column], of linear layers [input][output]. */\n"
+    )
     return top + "\n" + "\n".join(cx.constants.values())
 
 

@@ -20,7 +20,13 @@ SAME_BYTES = frozenset({aten.reshape.default, aten.clone.default})
 """Ops whose result is their operand's bytes in another shape."""
 VIEWS = frozenset({aten.permute.default, aten.slice.Tensor, aten.select.int, aten.expand.default})
 """Ops whose result is their operand's elements read with other strides."""
-FLOAT_LAYERS = frozenset({fxpress.quantized_linear_float.default, fxpress.quantized_matmul_float.default})
+FLOAT_LAYERS = frozenset(
+    {
+        fxpress.quantized_conv_float.default,
+        fxpress.quantized_linear_float.default,
+        fxpress.quantized_matmul_float.default,
+    }
+)
 """Ops that scale 32-bit sums to float32."""
 
 

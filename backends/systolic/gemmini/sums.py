@@ -19,6 +19,8 @@ from torch.fx import Node
 from ....arguments import arguments
 from ....ops import fxpress
 from ....ops.requantization import HIGHEST, LOWEST
+from ....pass_manager import PassManager
+from ....program import Program
 from ....rewriter import Rewriter, rewrite
 
 Array = npt.NDArray[Any]
@@ -141,3 +143,8 @@ def _requantized(x: Node, scale: float, wanted: float, at: Node, rw: Rewriter) -
     if scale == wanted:
         return x
     return rw.call(fxpress.requantize.default, x, scale, 0, wanted, 0, LOWEST, HIGHEST, "F", at=at)
+
+
+def prepare(program: Program) -> Program:
+    """A quantised Program with sums that Gemmini computes: what `emit` takes. Sums with residuals round anew."""
+    return PassManager([gemmini_sums, "merge-duplicates", "drop-dead-code"]).run(program)

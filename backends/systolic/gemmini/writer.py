@@ -13,6 +13,7 @@ from torch.fx import Node
 from ....program import Program
 from . import c_text
 from .parameters import Parameters
+from .refusal import Refused
 from .steps import Step, Steps
 
 HELPERS = {
@@ -60,7 +61,11 @@ class Writer:
         return self.places[self.steps.base(node)]
 
     def tensor(self, node: Node) -> torch.Tensor:
-        """The value of a constant."""
+        """The value of a constant; refuses what is computed."""
+        if node.op != "get_attr":
+            raise Refused(
+                f"%{node.name} is computed, and must be a constant", "run the passes of the pipeline 'default'"
+            )
         return self.program.constant(node)
 
     def constant(self, node: Node, values: torch.Tensor) -> str:

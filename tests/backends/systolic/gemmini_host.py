@@ -61,23 +61,26 @@ def random_int8(*shape: int) -> Tensor:
     return torch.randint(-128, 128, shape, dtype=torch.int8)
 
 
+def _all(value: int | list[int], count: int) -> list[int]:
+    return [value] * count if isinstance(value, int) else value
+
+
 def conv_of(
-    ic: int, oc: int, kernel: int | tuple[int, int] = 3, *, stride: int = 1, padding: int | list[int] = 0,
-    dilation: int = 1, groups: int = 1, low: int = -128, high: int = 127, **changed: Any,
+    ic: int, oc: int, kernel: int | tuple[int, int] = 3, *, stride: int | list[int] = 1, padding: int | list[int] = 0,
+    dilation: int | list[int] = 1, groups: int = 1, low: int = -128, high: int = 127, **changed: Any,
 ) -> Any:  # fmt: skip
-    """A function of int8 images, channels last, that is one quantised convolution."""
+    """A function of int8 images, channels last, and perhaps a residual that is one quantised convolution."""
     sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-    pads = [padding] * 4 if isinstance(padding, int) else padding
     weight = torch.randint(-127, 128, (oc, ic // groups, *sides), dtype=torch.int8)
     bias = torch.randint(-5000, 5000, (oc,), dtype=torch.int32)
     fan_in = weight[0].numel()
     options: dict[str, Any] = {
-        "residual": None, "weight_scale": torch.full((oc,), 0.01), "x_scale": 0.02, "x_zero": 0, "residual_scale": 1.0,
+        "weight_scale": torch.full((oc,), 0.01), "x_scale": 0.02, "x_zero": 0, "residual_scale": 1.0,
         "residual_zero": 0, "y_scale": 0.01 * 0.02 * 70 * fan_in**0.5 * 70, "y_zero": 0, "low": low, "high": high,
-        "stride": [stride] * 2, "padding": pads, "dilation": [dilation] * 2, "groups": groups, "mode": "F",
-        "channels_last": True, **changed,
+        "stride": _all(stride, 2), "padding": _all(padding, 4), "dilation": _all(dilation, 2), "groups": groups,
+        "mode": "F", "channels_last": True, **changed,
     }  # fmt: skip
-    return lambda x: fxpress.quantized_conv(x, weight, bias, *options.values())
+    return lambda x, residual=None: fxpress.quantized_conv(x, weight, bias, residual, *options.values())
 
 
 def program_of(function: Any, *shapes: tuple[int, ...]) -> Program:

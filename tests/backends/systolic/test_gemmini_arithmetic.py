@@ -215,6 +215,13 @@ def test_one_by_one_convolutions_are_products(tmp_path: Path) -> None:
     assert "tiled_conv_auto" not in text
 
 
+def test_one_by_one_convolutions_with_float_results(tmp_path: Path) -> None:
+    weight, bias, scale = random_int8(3, 5, 1, 1), torch.tensor([9, -8, 7], dtype=torch.int32), torch.full((3,), 0.1)
+    rest = (scale, 0.1, 0, [1, 1], [0, 0, 0, 0], [1, 1], 1, "relu", True)
+    program = program_of(lambda x: fxpress.quantized_conv_float(x, weight, bias, None, *rest), (2, 3, 4, 5))
+    assert "tiled_matmul_auto(24, 3, 5," in check_c(program, tmp_path)
+
+
 def test_names_that_c_has_itself(tmp_path: Path) -> None:
     def register(memory: Tensor, product: Tensor) -> Tensor:
         return fxpress.quantized_add(memory, product, 0.3, 0, 0.2, 0, 0.1, 0, -128, 127, "F")
