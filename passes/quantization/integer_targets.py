@@ -16,12 +16,12 @@ from .scheme import QuantConfig
 aten = torch.ops.aten
 
 SYSTOLIC: dict[Any, IntegerOp] = {
-    **{op: form for op, form in CPU.items() if form.role in ("layer", "average", "maximum", "move", "table")},
+    **{op: form for op, form in CPU.items() if form.role != "attention"},
     aten.matmul.default: IntegerOp("matmul", ("self", "other"), centered=("self", "other")),
     aten.bmm.default: IntegerOp("matmul", ("self", "mat2"), centered=("self", "mat2")),
     aten.add.Tensor: IntegerOp("add", ("self", "other"), same_shapes=True),
 }
-"""Neither attention, which is expanded into its products, nor embeddings, which the host looks up as they are."""
+"""What the array and its host compute: attention is expanded into its products, the host looks up int8 rows."""
 
 
 @dataclass(frozen=True)

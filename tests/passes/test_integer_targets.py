@@ -73,6 +73,19 @@ def test_attention_becomes_products_with_zero_points_of_zero():
     assert not any("attention" in name for name in counts)
 
 
+def test_embeddings_are_int8_rows():
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.fc = nn.Embedding(1024, 16), nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.fc(self.words(x))
+
+    ids = torch.arange(6)[None]
+    assert op_counts(quantized(Words(), ids)) == {"quantized_embedding": 1, "quantize": 1, "quantized_linear_float": 1}
+
+
 def test_only_additions_of_equal_shapes_are_integer():
     class Broadcast(nn.Module):
         def __init__(self) -> None:

@@ -76,6 +76,13 @@ def test_outputs_are_those_of_pytorch(program: fxpress.Program, artifact: Systol
     assert (len(artifact.programs), artifact.architecture) == (1, TARGET.architecture)
 
 
+def test_the_cpu_gives_the_same_bits(program: fxpress.Program, artifact: SystolicArtifact) -> None:
+    on_cpu = fxpress.compile(program, target="cpu")
+    for seed in range(3):
+        x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(artifact(x)["classes"], on_cpu(x)["classes"])
+
+
 def test_attention_alternates_between_array_and_cpu() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 5, 8)
