@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..architecture import Architecture, Memory, Unit
+from ..layout import ITEMS, Layout
+from ..program import SystolicProgram
 from ..simulator.timeline import Timeline
 from .energy import EnergyTable
 from .scalesim import Gemm, baseline_scalesim
@@ -64,11 +67,33 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """What the CPU writes to DRAM before a program runs, and reads from it after, in bytes."""
+
+    program: int
+    written: int
+    read: int
+
+    @classmethod
+    def of(cls, index: int, program: SystolicProgram) -> Transfer:
+        """The inputs and outputs of a program."""
+        return cls(index, *(sum(_bytes(value.layout) for value in x) for x in (program.inputs, program.outputs)))
+
+    def cycles(self, architecture: Architecture) -> int:
+        """How long it takes at the bandwidth of the array's own port to DRAM."""
+        return sum(-(-size // architecture.dram_bytes) for size in (self.written, self.read))
+
+
+@dataclass(frozen=True)
 class Performance:
-    """What a run of all array parts costs: layers in the order of the programs, one program after the other."""
+    """What a run of all array parts costs: layers in the order of the programs, one program after the other.
+
+    The cycles of layers are those of the array; `transfers` of values from and to the CPU come on top.
+    """
 
     architecture: Architecture
     layers: tuple[LayerCost, ...]
+    transfers: tuple[Transfer, ...] = ()
     energy: EnergyTable = field(default_factory=EnergyTable.load)
 
     @classmethod
@@ -84,7 +109,8 @@ class Performance:
         layers: list[LayerCost] = []
         for index, (timeline, known) in enumerate(zip(timelines, facts, strict=True)):
             layers += _costs(index, timeline, known, table)
-        return cls(architecture, tuple(layers), table)
+        transfers = (Transfer.of(index, timeline.program) for index, timeline in enumerate(timelines))
+        return cls(architecture, tuple(layers), tuple(transfers), table)
 
     @property
     def total(self) -> LayerCost:
@@ -100,6 +126,11 @@ class Performance:
             sum(layer.scratchpad_bytes for layer in self.layers),
             _summed(layer.energy for layer in self.layers),
         )
+
+    @property
+    def transfer_cycles(self) -> int:
+        """Cycles of all transfers, one after the other."""
+        return sum(transfer.cycles(self.architecture) for transfer in self.transfers)
 
     @property
     def seconds(self) -> float:
@@ -140,9 +171,11 @@ class Performance:
         return {
             "architecture": str(self.architecture),
             "layers": [asdict(layer) for layer in self.layers],
+            "transfers": [asdict(transfer) for transfer in self.transfers],
             "energy": self.energy.to_json(),
             "total": {
                 "cycles": self.total.cycles,
+                "transfer_cycles": self.transfer_cycles,
                 "seconds": self.seconds,
                 "macs": self.total.facts.macs,
                 "utilization": self.utilization(self.total),
@@ -176,6 +209,10 @@ def _costs(index: int, timeline: Timeline, facts: Sequence[LayerFacts], energy: 
         costs.append(LayerCost(known, index, end - before, busy[layer], read, written, inside, joules))
         before = end
     return costs
+
+
+def _bytes(layout: Layout) -> int:
+    return math.prod(map(len, layout.tables)) * ITEMS[layout.item].itemsize
 
 
 def _summed(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

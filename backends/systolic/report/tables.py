@@ -23,6 +23,9 @@ def summary(performance: Performance) -> list[str]:
         f"{total.facts.macs:,} useful products, {percent_text(performance.utilization(total))} of the cells",
         f"DRAM: {bytes_text(total.dram_read)} read, {bytes_text(total.dram_written)} written; "
         f"scratchpads: {bytes_text(total.scratchpad_bytes)} moved",
+        f"transfers: the CPU writes {bytes_text(sum(x.written for x in performance.transfers))} for "
+        f"{len(performance.transfers)} programs and reads {bytes_text(sum(x.read for x in performance.transfers))}: "
+        f"{performance.transfer_cycles:,} more cycles at DRAM's bandwidth",
         "energy: " + ", ".join(f"{name} {joules_text(value)}" for name, value in total.energy.items())
         + f"; {joules_text(total.joules)} in all",
         f"array busy for {compared:,} cycles where SCALE-Sim's formulas give {best['os']:,} (output stationary) and "

@@ -49,6 +49,12 @@ def test_bytes_are_those_of_the_instructions(performance: Performance) -> None:
     assert performance.total.scratchpad_bytes == inside
 
 
+def test_transfers_are_inputs_and_outputs(performance: Performance) -> None:
+    (transfer,) = performance.transfers
+    assert (transfer.written, transfer.read) == (8 * 4 + 4 * 4, 8 * 4 * 4 + 4 * 4)
+    assert performance.transfer_cycles == transfer.cycles(ARCHITECTURE) == 48 // 4 + 144 // 4
+
+
 def test_utilization_and_roof(performance: Performance) -> None:
     product, maximum = performance.layers
     assert performance.utilization(product) == 128 / (16 * product.cycles)
