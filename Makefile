@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SOURCES := compiler passes backends benchmarks tests packaging
+# the machine that `make synth` measures
+SYNTHESIZED := rows=4,columns=4,dram_bytes=4,activation_kib=32,weight_kib=16,accumulator_kib=16,parameter_kib=8,activation_banks=4,dram_latency=32,queue_depth=4
 # one thread each for the libraries inside test workers, which share the cores
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-full lint types bench install clean
+.PHONY: demo test test-full lint types bench synth install clean
 
 demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py
@@ -32,6 +34,11 @@ types: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py --suite vision,text,tiny --peers eager,inductor,ort,openvino,iree
+
+# a systolic machine of 4x4 cells on an ECP5 FPGA, in ten minutes or so
+synth: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[synth]'
+	$(BIN)/python -m fxpress.backends.systolic.rtl.synthesis $(SYNTHESIZED) benchmarks/results/systolic-synthesis.json
 
 install: $(INSTALLED)
 

@@ -34,8 +34,11 @@ WIDE = Architecture(
 )
 
 
-def compare(program: SystolicProgram, inputs: Mapping[str, NDArray[Any]] | None = None, *, stalls: int = 0) -> None:
-    """The hardware leaves what the simulator leaves in DRAM and, unless memory stalls, takes the same cycles."""
+def compare(program: SystolicProgram, inputs: Mapping[str, NDArray[Any]] | None = None, *, stalls: int = 0) -> int:
+    """The hardware leaves what the simulator leaves in DRAM and, unless memory stalls, takes the same cycles.
+
+    Returns how many cycles it took.
+    """
     check_order(program, written_first=False)
     dram = program.dram()
     if inputs is not None:
@@ -44,8 +47,8 @@ def compare(program: SystolicProgram, inputs: Mapping[str, NDArray[Any]] | None 
     execute(program, expected)
     run = run_program(program, dram, stalls=stalls, limit=20_000_000)
     np.testing.assert_array_equal(run.dram, expected)
-    if stalls:
-        return
-    timeline = simulate_cycles(program)
-    np.testing.assert_array_equal(run.start, timeline.start)
-    np.testing.assert_array_equal(run.done, timeline.done)
+    if not stalls:
+        timeline = simulate_cycles(program)
+        np.testing.assert_array_equal(run.start, timeline.start)
+        np.testing.assert_array_equal(run.done, timeline.done)
+    return run.total
