@@ -55,7 +55,7 @@ def test_a_name_is_known_before_its_module_is_imported(plugin):
     ],
     ids=["needs", "module", "attribute"],
 )
-@pytest.mark.parametrize("kind", ["passes", "pipelines", "backends"])
+@pytest.mark.parametrize("kind", ["passes", "pipelines", "targets", "backends", "commands"])
 def test_what_cannot_be_imported(plugin, kind, code, value, cause):
     plugin(f"[fxpress.{kind}]\nbroken = {value}\n", code)
     assert "broken" in entries(kind)
