@@ -75,7 +75,7 @@ def roofline_plot(performance: Performance) -> Any:
 def page(name: str, performance: Performance, timelines: Sequence[Timeline]) -> str:
     """A page with the pictures and the numbers of each layer."""
     parts = [f"<h2>{title}</h2>\n{html}" for title, html in sections(performance, timelines)]
-    style = "body { font: 14px system-ui, sans-serif; margin: 24px; } td, th { padding: 3px 9px; text-align: right; }"
+    style = "body { font: 14px system-ui, sans-serif; margin: 24px; } td, th { padding: 3px 9px; text-align: left; }"
     return "\n".join(
         ["<!doctype html>", '<html lang="en"><head><meta charset="utf-8">', f"<title>{escape(name)}</title>",
          f"<style>{style}</style></head><body>", f"<h1>{escape(name)}</h1>", *parts, "</body></html>\n"]
@@ -98,10 +98,11 @@ def _table(performance: Performance) -> str:
     text = io.StringIO()
     table = layer_table(performance)
     cells = zip(*(column.cells for column in table.columns), strict=True)
-    print("<table><tr>", *(f"<th>{escape(str(column.header))}</th>" for column in table.columns), "</tr>", file=text)
+    print('<div style="overflow-x: auto"><table style="white-space: nowrap"><tr>', file=text)
+    print(*(f"<th>{escape(str(column.header))}</th>" for column in table.columns), "</tr>", file=text)
     for row in cells:
         print("<tr>", *(f"<td>{escape(str(cell))}</td>" for cell in row), "</tr>", file=text)
-    print("</table>", file=text)
+    print("</table></div>", file=text)
     return text.getvalue()
 
 
