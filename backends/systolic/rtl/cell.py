@@ -19,7 +19,6 @@ from .verilog import Module
 FLAGS = 4
 BYTE = 8
 SUM_BITS = 32
-LATENCY = 3  # cycles from the last product's operands entering a cell to the sum leaving it, output stationary
 
 
 def cell(dataflow: str) -> Module:

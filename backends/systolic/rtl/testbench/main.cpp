@@ -3,6 +3,7 @@
 // PROGRAM: instructions of 64 bytes. IMAGE: DRAM at the start; OUTPUT: DRAM at the end. EVENTS gets lines
 // "start UNIT CYCLE", "done UNIT CYCLE" and "halted CYCLE"; cycle 0 is that of the first instruction's dispatch.
 // SEED 0: DRAM takes a request a cycle and answers LATENCY cycles later. Otherwise everything stalls at random.
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -53,6 +54,9 @@ class Dram {
     }
 
     void settle(long cycle) {
+        kept_[0].check(top_.axi_arvalid, top_.axi_arready, top_.axi_araddr);
+        kept_[1].check(top_.axi_awvalid, top_.axi_awready, top_.axi_awaddr);
+        kept_[2].check(top_.axi_wvalid, top_.axi_wready, top_.axi_wlast);
         if (top_.axi_arvalid && top_.axi_arready) {
             for (long beat = 0; beat <= top_.axi_arlen; beat++)
                 reads_.push_back({cycle + latency_ + beat, top_.axi_araddr + beat * (1ul << top_.axi_arsize)});
@@ -88,6 +92,16 @@ class Dram {
     }
 
   private:
+    // AXI's rule: what is valid stays, and stays the same, until it is taken.
+    struct Kept {
+        bool waits = false;
+        uint64_t value = 0;
+        void check(bool valid, bool ready, uint64_t now) {
+            if (waits && (!valid || now != value)) fail("a channel of the AXI port took back what it offered");
+            waits = valid && !ready;
+            value = now;
+        }
+    };
     struct Read {
         long due;
         uint64_t address;
@@ -124,6 +138,7 @@ class Dram {
     std::deque<uint64_t> write_addresses_;
     std::deque<Beat> writes_;
     size_t written_beats_ = 0;
+    Kept kept_[3];
 };
 
 }  // namespace
