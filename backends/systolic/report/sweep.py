@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -130,28 +131,45 @@ def sweep_table(points: Sequence[Point]) -> Table:
 
 
 def sweep_plot(points: Sequence[Point]) -> Any:
-    """Latency over area, a line a dataflow, coloured by energy."""
+    """Latency over area, a line for each dataflow and number of columns, coloured by energy."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     made = [(point, point.performance) for point in points if point.performance is not None]
     joules = [performance.total.joules * 1e3 for _, performance in made]
-    for dataflow in dict.fromkeys(point.architecture.dataflow for point, _ in made):
-        line = sorted(
-            (p.multipliers, f.seconds * 1e3, f.total.joules * 1e3, p.name)
-            for p, f in made
-            if p.architecture.dataflow == dataflow
-        )
-        area, latency, energy, names = zip(*line, strict=True)
+    lines: dict[str, list[tuple[Point, Performance]]] = {}
+    for point, performance in made:
+        name = f"{point.architecture.dataflow}, {point.architecture.columns} columns"
+        lines.setdefault(name, []).append((point, performance))
+    for number, (name, line) in enumerate(lines.items()):
+        line.sort(key=lambda pair: pair[0].multipliers)
+        energy = [performance.total.joules * 1e3 for _, performance in line]
         figure.add_scatter(
-            x=area, y=latency, text=[f"{n}: {e:.3g} mJ" for n, e in zip(names, energy, strict=True)], name=dataflow,
-            mode="lines+markers",
+            x=[point.multipliers for point, _ in line], y=[performance.seconds * 1e3 for _, performance in line],
+            text=[f"{point.architecture.rows}x{point.architecture.columns}" for point, _ in line], name=name,
+            customdata=[[point.name, mj] for (point, _), mj in zip(line, energy, strict=True)],
+            hovertemplate="%{customdata[0]}: %{y:.3g} ms, %{customdata[1]:.3g} mJ<extra></extra>",
+            mode="lines+markers+text", textposition="top center",
             marker={
-                "size": 14, "color": energy, "cmin": min(joules), "cmax": max(joules), "colorscale": "Viridis",
-                "colorbar": {"title": "mJ", "x": 1.02}, "showscale": not figure.data,
+                "size": 14, "symbol": _SYMBOLS[line[0][0].architecture.dataflow], "color": energy, "cmin": min(joules),
+                "cmax": max(joules), "colorscale": "Viridis", "colorbar": {"title": "mJ"}, "showscale": number == 0,
             },
         )  # fmt: skip
-    figure.update_layout(template="plotly_white", title="latency and energy over area", legend={"x": 0.8, "y": 0.98})
-    figure.update_xaxes(type="log", title="8-bit multipliers (cells and vector lanes)")
-    figure.update_yaxes(type="log", title="milliseconds a run")
+    figure.update_layout(
+        template="plotly_white", title="latency and energy over area", legend={"orientation": "h", "y": -0.15}
+    )
+    figure.update_xaxes(
+        title="8-bit multipliers (cells and vector lanes)", **_log_axis([p.multipliers for p, _ in made])
+    )
+    figure.update_yaxes(title="milliseconds a run", **_log_axis([f.seconds * 1e3 for _, f in made]))
     return figure
+
+
+_SYMBOLS = {"os": "circle", "ws": "square", "both": "diamond"}
+
+
+def _log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis with a mark at each 1, 2 and 5."""
+    powers = range(math.floor(math.log10(min(values, default=1))), math.ceil(math.log10(max(values, default=1))) + 1)
+    marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}

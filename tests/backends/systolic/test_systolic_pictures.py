@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fxpress.backends.systolic.report.performance import Performance
 from fxpress.backends.systolic.report.plots import roofline_plot, sections, timeline_plot, utilization_plot
+from fxpress.backends.systolic.report.sweep import Point, sweep_plot, sweep_table
 from fxpress.backends.systolic.report.tables import joules_text, layer_table, summary
 from fxpress.backends.systolic.simulator.cycles import simulate_cycles
 from one_layer import ARCHITECTURE, FACTS, one_layer
@@ -63,6 +65,21 @@ def test_no_layer_is_above_the_roof() -> None:
     roof, layers = roofline_plot(PERFORMANCE).data
     for x, y in zip(layers.x, layers.y, strict=True):
         assert y <= min(x * ARCHITECTURE.dram_bytes, roof.y[-1])
+
+
+def test_a_sweep_is_drawn_a_line_for_columns_and_dataflow() -> None:
+    shapes = [(4, 4, "os"), (2, 4, "os"), (4, 8, "os"), (4, 4, "ws")]
+    machines = [replace(ARCHITECTURE, rows=r, columns=c, dataflow=d, vector_lanes=0) for r, c, d in shapes]
+    points = [Point(machine, PERFORMANCE) for machine in machines]
+    figure = sweep_plot([*points, Point(replace(ARCHITECTURE, dataflow="ws"), None, "it does not fit")])
+    assert [trace.name for trace in figure.data] == ["os, 4 columns", "os, 8 columns", "ws, 4 columns"]
+    first = figure.data[0]
+    assert (list(first.text), list(first.x)) == (["2x4", "4x4"], [8 + 4 * 24, 16 + 4 * 24])
+    assert list(first.y) == [PERFORMANCE.seconds * 1e3] * 2
+    assert sweep_plot([]).data == ()
+    text = io.StringIO()
+    Console(file=text, width=200).print(sweep_table([Point(ARCHITECTURE, None, "it does not fit\nfor reasons")]))
+    assert text.getvalue().splitlines()[1].endswith("it does not fit")
 
 
 def test_sections_need_nothing_else() -> None:
