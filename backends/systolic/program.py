@@ -185,7 +185,7 @@ class SystolicProgram:
         try:
             program = cls._parse(json.loads(rest[:size]), rest[size:])
             program.check()
-        except (InvalidArtifact, KeyError, RecursionError, TypeError, ValueError) as error:  # InvalidInput, too
+        except (InvalidArtifact, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise InvalidArtifact(f"a systolic program must be one that fxpress wrote: {error}") from error
         return program
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -9,7 +10,7 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from fxpress.backends.systolic.architecture import Architecture, Memory, Unit
 from fxpress.backends.systolic.encoding import assemble_all, encode
 from fxpress.backends.systolic.instructions import Halt, Instruction, Load, Multiply, Store, Vector, units, with_banks
-from fxpress.backends.systolic.layout import Layout
+from fxpress.backends.systolic.layout import Layout, Windows
 from fxpress.backends.systolic.program import Layer, Segment, SystolicProgram, Value
 from fxpress.backends.systolic.simulator.cycles import simulate_cycles
 from fxpress.backends.systolic.simulator.functional import execute, run
@@ -192,6 +193,32 @@ def test_a_wrong_header_is_refused(program: SystolicProgram, name: str, value: o
     header = json.loads(data[60 : 60 + size]) | {name: value}
     with pytest.raises(InvalidArtifact, match=r"^a systolic program must be one that fxpress wrote: "):
         SystolicProgram.from_bytes(signed(header, data[60 + size :]))
+
+
+def places(node: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Paths to all values inside a JSON document, but only to the first of a list's."""
+    yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node[:1]) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+@pytest.mark.parametrize(
+    "value", [None, "x", -1, 10**400, 1.5, float("inf"), [], [[]], {}, True], ids=lambda v: str(v)[:5]
+)
+def test_no_header_leads_to_another_error(program: SystolicProgram, value: object) -> None:
+    windows = Windows((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 0, True)
+    (x,) = program.inputs
+    data = replace(program, inputs=(replace(x, layout=replace(x.layout, windows=windows)),)).to_bytes()
+    (size,) = struct.unpack_from("<Q", data, 52)
+    for path in places(json.loads(data[60 : 60 + size])):
+        header = json.loads(data[60 : 60 + size])
+        node = {"": header}
+        for key in ("", *path)[:-1]:
+            node = node[key]
+        node[("", *path)[-1]] = value
+        with contextlib.suppress(InvalidArtifact):
+            SystolicProgram.from_bytes(signed(header if path else value, data[60 + size :]))
 
 
 def signed(header: object, body: bytes) -> bytes:
