@@ -17,6 +17,8 @@ from ..instructions.base import pixel_runs, span
 from ..timing import TOKEN_LIMIT
 
 MOST_ACCESSES = 96  # that are told apart in a memory
+OUTSTANDING = 6  # tokens of a channel that may be out in program order; units that run ahead add their queue's length
+CREDITS = TOKEN_LIMIT - OUTSTANDING  # tokens that may be out while units run ahead, where queues are long
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,13 @@ def ordered(instructions: Sequence[Instruction], architecture: Architecture, con
             known = pairs[giver, unit]
             if not known or last > known[-1][0]:
                 known.append((last, index))
+    kept = {channel: limited(some, of_unit[channel[1]], OUTSTANDING) for channel, some in pairs.items()}
+    if architecture.queue_depth > TOKEN_LIMIT - OUTSTANDING - 1:
+        for (giver, taker), some in list(kept.items()):
+            kept[taker, giver] = joined(kept[taker, giver], credits_of(some))
     waits, signals = [0] * len(instructions), [0] * len(instructions)
-    for (giver, taker), wanted in pairs.items():
-        for signal, wait in limited(wanted, of_unit[taker], _most_outstanding(architecture)):
+    for (giver, taker), some in kept.items():
+        for signal, wait in some:
             signals[signal] |= 1 << taker
             waits[wait] |= 1 << giver
     return [
@@ -188,9 +194,24 @@ def limited(pairs: Sequence[Pair], takers: Sequence[int], limit: int) -> list[Pa
     return kept
 
 
-def _most_outstanding(architecture: Architecture) -> int:
-    """Tokens that may be out in program order: as many as a full queue of waiting instructions leaves room for."""
-    return max(1, TOKEN_LIMIT - architecture.queue_depth - 1)
+def credits_of(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs for the way back: no token is given before the one CREDITS tokens earlier was taken.
+
+    Queues longer than a counter counts would otherwise let a unit run so far ahead of the next.
+    """
+    return [(taken, given) for (_, taken), (given, _) in zip(pairs, pairs[CREDITS:], strict=False)]
+
+
+def joined(first: Sequence[Pair], second: Sequence[Pair]) -> list[Pair]:
+    """Pairs of one channel that order all that both lists of pairs order."""
+    needed: dict[int, int] = {}
+    for signal, wait in (*first, *second):
+        needed[wait] = max(signal, needed.get(wait, -1))
+    kept: list[Pair] = []
+    for wait in sorted(needed):
+        if not kept or needed[wait] > kept[-1][0]:
+            kept.append((needed[wait], wait))
+    return kept
 
 
 def _masks(touched: Sequence[Range], architecture: Architecture) -> dict[str, int]:
