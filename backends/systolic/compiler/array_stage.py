@@ -19,6 +19,7 @@ from .emission import emit
 from .layers import Convolution, Layer
 from .packing import pack
 from .retention import Plan, plan
+from .scales import scale_of
 from .selection import select
 from .selector import Selection
 from .tokens import ordered
@@ -97,7 +98,8 @@ def _value(selection: Selection, node: Node, architecture: Architecture) -> Valu
     item = "int32" if node in selection.sums else "int8"
     address = view.buffer.address * architecture.columns + view.offset
     shape = tuple(node.meta["val"].shape)
-    return Value(node.name, Layout(shape, item, address, _tables(view), selection.windows.get(node)))
+    scale, zero = (1.0, 0) if node in selection.sums else scale_of(node)
+    return Value(node.name, Layout(shape, item, address, _tables(view), selection.windows.get(node)), scale, zero)
 
 
 def _tables(view: View) -> tuple[tuple[int, ...], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ....errors import InternalError
 from ..architecture import Architecture, Memory, Unit
@@ -84,11 +85,14 @@ def _vector_ranges(vector: Vector, architecture: Architecture) -> list[Range]:
     return found
 
 
-@dataclass
-class _Access:
-    range: Range
+class _Access(NamedTuple):
+    """Words `low` to `high` - 1 that the instruction at `position`, of a unit, read or wrote."""
+
+    low: int
+    high: int
+    write: bool
     unit: Unit
-    index: int
+    position: int
 
 
 @dataclass
@@ -99,31 +103,31 @@ class _History:
 
     def touch(self, new: _Access, needed: dict[Unit, int]) -> None:
         """Note an access, and in `needed` the last instruction of each other unit that it must follow."""
+        low, high, write, unit, _ = new
         kept = []
         for old in self.accesses:
-            apart = old.range.high <= new.range.low or new.range.high <= old.range.low
-            if not apart and (old.range.write or new.range.write) and old.unit is not new.unit:
-                needed[old.unit] = max(needed.get(old.unit, -1), old.index)
-            inside = new.range.low <= old.range.low and old.range.high <= new.range.high
-            # what follows the new access follows the old one too
-            if not inside or not (new.range.write or (old.unit is new.unit and not old.range.write)):
+            if old.high <= low or high <= old.low:
+                kept.append(old)
+                continue
+            if (write or old.write) and old.unit is not unit:
+                needed[old.unit] = max(needed.get(old.unit, -1), old.position)
+            # what follows the new access follows the old one too, if the new one holds all its words
+            follows = write or (old.unit is unit and not old.write)
+            if not follows or old.low < low or high < old.high:
                 kept.append(old)
         kept.append(new)
         half = len(kept) // 2
         self.accesses = kept if len(kept) <= MOST_ACCESSES else _blurred(kept[:half]) + kept[half:]
 
 
-def _blurred(old: Sequence[_Access]) -> list[_Access]:
+def _blurred(accesses: Sequence[_Access]) -> list[_Access]:
     """One access for all of a unit and kind, to keep histories short: it orders more than it must, but long ago."""
     found: dict[tuple[Unit, bool], _Access] = {}
-    for access in old:
-        key = access.unit, access.range.write
-        if key in found:
-            former, new = found[key].range, access.range
-            whole = replace(new, low=min(former.low, new.low), high=max(former.high, new.high))
-            found[key] = _Access(whole, access.unit, max(found[key].index, access.index))
-        else:
-            found[key] = access
+    for new in accesses:
+        key = new.unit, new.write
+        old = found.get(key, new)
+        low, high, position = min(old.low, new.low), max(old.high, new.high), max(old.position, new.position)
+        found[key] = _Access(low, high, new.write, new.unit, position)
     return list(found.values())
 
 
@@ -143,7 +147,7 @@ def ordered(instructions: Sequence[Instruction], architecture: Architecture, con
         for one in touched:
             if one.memory is Memory.DRAM and one.low >= constants:
                 continue
-            histories[one.memory].touch(_Access(one, unit, index), needed)
+            histories[one.memory].touch(_Access(one.low, one.high, one.write, unit, index), needed)
         for giver, last in needed.items():
             known = pairs[giver, unit]
             if not known or last > known[-1][0]:

@@ -97,3 +97,19 @@ def test_windows_are_made_by_the_host_where_channels_are_few() -> None:
     stage = check(b.program(b.conv(b.input(1, 20, 20, 8), 16, [3, 3])), MACHINE).stages[0]
     assert isinstance(stage, ArrayStage)
     assert stage.program.inputs[0].layout.windows is None
+
+
+def test_inputs_and_outputs_have_scales() -> None:
+    b = Builder()
+    x = b.input(1, 6, 6, 3, dtype=torch.float32)
+    y = b.max_pool(b.conv(b.call(fxpress.quantize.default, x, 0.03, 4), 8, [3, 3]), [2, 2], [2, 2], [0, 0])
+    z = b.lookup(y)
+    compiled = check(b.program(y, z, b.requantize(z)), MACHINE)
+    stage = compiled.stages[1]
+    assert isinstance(stage, ArrayStage)
+    assert [(v.scale, v.zero) for v in stage.program.inputs] == [(0.03, 4)]
+    requantized = next(n for n in b.rw.program.nodes if n.target is fxpress.requantize.default)
+    pooled, looked_up, last = stage.program.outputs
+    assert pooled.scale == pytest.approx(0.02 * 27**0.5)
+    assert (looked_up.scale, looked_up.zero) == requantized.args[1:3]
+    assert (last.scale, last.zero) == requantized.args[3:5]
