@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .interchange.onnx_export import export_onnx as export_onnx
     from .pass_manager import PassManager as PassManager
     from .program import Program as Program
+    from .pruning import prune as prune
     from .quantizing import quantize as quantize
     from .rewriter import Pass as Pass
     from .rewriter import Rewriter as Rewriter
@@ -29,6 +30,7 @@ _HOME = {
     "export_onnx": "interchange.onnx_export",
     "PassManager": "pass_manager",
     "Program": "program",
+    "prune": "pruning",
     "quantize": "quantizing",
     "Pass": "rewriter",
     "Rewriter": "rewriter",
@@ -47,6 +49,7 @@ __all__ = [
     "capture",
     "compile",
     "export_onnx",
+    "prune",
     "quantize",
     "rewrite",
 ]

@@ -83,7 +83,7 @@ def run_float64(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch
     """
     wide = [x.double() if x.dtype == torch.float32 else x for x in inputs]
     with torch.no_grad():
-        return tuple(_Float64(program.graph_module).run(*wide))
+        return tuple(Float64(program.graph_module).run(*wide))
 
 
 def has_rounding(program: Program) -> bool:
@@ -155,7 +155,9 @@ class _Disturbed(Interpreter):
         return value * (1 + amount * (2 * torch.rand(value.shape, generator=self._generator) - 1))
 
 
-class _Float64(Interpreter):
+class Float64(Interpreter):
+    """Runs a float32 Program in float64, as `run_float64` says."""
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
         return value.double() if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value

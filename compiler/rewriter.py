@@ -202,6 +202,17 @@ class Rewriter:
         self.made.append(node)
         return node
 
+    def set_constant(self, node: Node, tensor: torch.Tensor) -> None:
+        """Give a constant another tensor, of any shape, under the same name; its users become suspects."""
+        before = print_type(node.meta["val"])
+        name = str(node.target)
+        set_constant(self.program.graph_module, name, tensor.detach())
+        for other in self.program.graph.nodes:
+            if other.op == "get_attr" and str(other.target) == name:
+                other.meta["val"] = self.program.fake_mode.from_tensor(tensor.detach(), static_shapes=True)
+                self.touched.update((other, *other.users))
+        self.log.append(f"%{node.name}: {before} -> {print_type(node.meta['val'])}")
+
     def value(self, node: Any) -> torch.Tensor | None:
         """The tensor of a constant node, None for any other node or value."""
         if isinstance(node, Node) and node.op == "get_attr":

@@ -41,8 +41,8 @@ def matches(scope: Scope, node: Node) -> bool:
     return scope in names or path == scope or path.startswith(f"{scope}.")
 
 
-def select(nodes: Iterable[Node], scopes: Sequence[Scope] | Scope, option: str) -> set[Node]:
-    """The nodes that any of `scopes` means; `option` is the argument's name in messages.
+def select(nodes: Iterable[Node], scopes: Sequence[Scope] | Scope, option: str, done: str = "quantised") -> set[Node]:
+    """The nodes that any of `scopes` means; `option` is the argument's name in messages, `done` what happens to nodes.
 
     Raises InvalidInput listing what exists when a scope means none of `nodes`.
     """
@@ -58,7 +58,7 @@ def select(nodes: Iterable[Node], scopes: Sequence[Scope] | Scope, option: str) 
     if unmatched:
         shown = ", ".join(repr(s.pattern if isinstance(s, re.Pattern) else s) for s in unmatched)
         raise InvalidInput(
-            f"{option} must match something that can be quantised, but {shown} does not; {_known(nodes)}"
+            f"{option} must match something that can be {done}, but {shown} does not; {_known(nodes)}"
         )
     return chosen
 

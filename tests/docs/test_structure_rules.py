@@ -25,7 +25,12 @@ PARTS |= dict.fromkeys(("scale_groups", "simulation", "straight_through", "surro
 PARTS |= dict.fromkeys(
     ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
 )
-FRONT_DOORS = {"compiler/quantizing.py", "compiler/cli/quantizing.py"}
+PARTS |= dict.fromkeys(
+    ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked", "selection",
+     "steps", "ties", "view_maps"),
+    "remove_units",
+)  # fmt: skip
+FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}
 """What users call may know passes; the core behind it may not."""
 
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fxpress.numerics import FLOAT32_EPSILON, _Float64, compare_outputs, relative_error
+from fxpress.numerics import FLOAT32_EPSILON, Float64, compare_outputs, relative_error
 from fxpress.program import Program
 
 TRIALS = 3
 ALLOWED_SPREADS = 4
 
 
-class Disturbed(_Float64):
+class Disturbed(Float64):
     """Runs a Program in float64 and rounds every float value at random, by at most one float32 epsilon."""
 
     def run_node(self, n: Any) -> Any:
@@ -38,7 +38,7 @@ def judge(program: Program, outputs: Sequence[torch.Tensor]) -> list[str]:
     if types != found:
         return [f"outputs must be {types}, not {found}"]
     with torch.no_grad():
-        reference = tuple(_Float64(program.graph_module).run(*wide))
+        reference = tuple(Float64(program.graph_module).run(*wide))
         trials = [tuple(Disturbed(program.graph_module).run(*wide)) for _ in range(TRIALS)]
     errors = compare_outputs(outputs, expected, reference)
     problems = []

@@ -1,0 +1,88 @@
+"""`fxpress.prune`: from a model or a Program to a Program without the channels, heads and units that matter least."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .api import as_program
+from .errors import InvalidInput
+from .instruments import ReportProgress
+from .pass_manager import PassManager, Verify
+from .program import Program
+from .progress import Progress, TerminalProgress
+from .target import Target
+
+if TYPE_CHECKING:
+    from .passes.pruning.config import PruneConfig
+    from .passes.quantization.scopes import Scope
+
+_log = logging.getLogger("fxpress.prune")
+
+
+def prune(
+    model: torch.nn.Module | Callable[..., Any] | torch.export.ExportedProgram | Program,
+    config: float | str | PruneConfig = 0.5,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    calibration: Iterable[Any] | None = None,
+    calibration_items: int | None = None,
+    target: str | Target = "cpu",
+    ignore: Scope | Sequence[Scope] = (),
+    only: Scope | Sequence[Scope] = (),
+    recover: Callable[[Program, int], Program] | None = None,
+    verify: Verify = "each",
+    progress: Progress | None = None,
+) -> Program:
+    """Remove units of a model for good and return the smaller Program, which runs, quantises and compiles as any other.
+
+    `model`, `args` and `kwargs` are as for `fxpress.compile`. `config` is a ratio (that share of the channels, heads or
+    hidden units of every group that can lose any), a preset's name (docs/pruning.md lists them) or a PruneConfig.
+    `calibration` yields inputs as for `fxpress.quantize`; only importance by gradients or activations reads it, and has
+    generated inputs without it. `ignore` names layers whose outputs stay whole, `only` the only ones that lose any, as
+    in `fxpress.quantize`. `recover(program, step)` is called after each step of a schedule and returns the Program to
+    go on with, for example a trained one.
+
+    The result equals the original with zeros where consumers read what is gone and norms over what is left. What had to
+    stay whole and why is in its history, which `explain` shows.
+
+    Raises InvalidInput for a ratio outside [0, 1), a scope that matches nothing, a model of which nothing can be
+    removed, bad data, and what capturing raises.
+    """
+    from .passes.pruning.config import config_of
+    from .passes.pruning.steps import prune_step, removable_groups
+    from .passes.quantization.calibration import Calibration
+
+    chosen = config_of(config)
+    where = Target.parse(target)
+    with TerminalProgress() if progress is None else contextlib.nullcontext(progress) as stage:
+        stage("capture")
+        program = as_program(model, args, kwargs)
+        instruments = [ReportProgress(stage)]
+        program = PassManager("drop-dead-code", verify=verify, target=where, instruments=instruments).run(program)
+        data: Iterable[Any] = ()
+        if chosen.needs_data:
+            if calibration is None:
+                _log.warning("no calibration data: importance is measured on generated inputs")
+                data = Calibration.generate(program, progress=stage)
+            else:
+                data = Calibration(calibration, program, count=calibration_items, progress=stage)
+        groups = removable_groups(program, ignore, only)
+        original = {group.name: group.size for group in groups.removable}
+        if not original:
+            raise InvalidInput(
+                f"model must have channels, heads or hidden units that can be removed, but all must stay:\n"
+                f"{groups.details()}"
+            )
+        for step in range(1, chosen.steps + 1):
+            stage("prune" if chosen.steps == 1 else f"prune: step {step} of {chosen.steps}")
+            removal = prune_step(program, groups, chosen, data, original, step)
+            program = PassManager([removal], verify=verify, target=where, instruments=instruments).run(program)
+            program = program if recover is None else recover(program, step)
+            groups = groups.after(removal.gone, program)
+        return program

@@ -1,0 +1,100 @@
+"""How much is removed, of what, in what order: PruneConfig and its presets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ...errors import InvalidInput
+
+IMPORTANCES = ("l1", "l2", "batch-norm", "taylor", "hessian", "activation", "random")
+RANKINGS = ("local", "global")
+SCHEDULES = ("one-shot", "iterative", "cubic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig:
+    """How a model is pruned. The presets are `PRESETS`; `dataclasses.replace` makes variants.
+
+    `ratio` is the share of units that go: of each group with `ranking="local"`, of all together with "global", where a
+    group loses at most `most`. `ratios` gives groups that hold a layer named by a scope (as `ignore` names layers) a
+    ratio of their own. `importance` says what goes first: the units of least "l1" or "l2" norm of weights, "batch-norm"
+    scale, "taylor" (the first-order change of the loss), "hessian" (its second-order change, from the diagonal),
+    "activation" (the energy that consumers receive), or "random" ones by `seed`. Of equals the later goes first.
+    `multiple` is what the number of indices left is rounded up to a multiple of. `schedule` removes in one go, or in
+    `steps` of equal or of cubically falling size, scoring anew each time. `loss` takes what the model returns and gives
+    a number, for "taylor" and "hessian"; without it the change of the outputs themselves counts.
+    """
+
+    ratio: float = 0.5
+    importance: str = "l2"
+    ranking: str = "local"
+    ratios: Mapping[Any, float] = field(default_factory=dict)
+    most: float = 0.9
+    multiple: int = 1
+    schedule: str = "one-shot"
+    steps: int = 1
+    seed: int = 0
+    loss: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, ratio in (("ratio", self.ratio), ("most", self.most), *self.ratios.items()):
+            check_ratio(ratio, f"ratio of {name!r}" if name not in ("ratio", "most") else name)
+        for name, value, choices in (
+            ("importance", self.importance, IMPORTANCES),
+            ("ranking", self.ranking, RANKINGS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in choices:
+                raise InvalidInput(f"{name} must be one of {list(choices)}, not {value!r}")
+        for name, number in (("multiple", self.multiple), ("steps", self.steps)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise InvalidInput(f"{name} must be an integer of at least 1, not {number!r}")
+        if self.schedule == "one-shot" and self.steps != 1:
+            raise InvalidInput(
+                f"steps must be 1 with schedule='one-shot', not {self.steps}; use 'iterative' or 'cubic'"
+            )
+
+    def __str__(self) -> str:
+        changed = [f for f in fields(self) if getattr(self, f.name) != f.default and getattr(self, f.name) != {}]
+        return ",".join(f"{f.name}={getattr(self, f.name)}" for f in changed) or "default"
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether importance is measured on inputs."""
+        return self.importance in ("taylor", "hessian", "activation")
+
+    def share(self, step: int) -> float:
+        """How much of what goes in the end is gone after `step`, counted from 1."""
+        done = step / self.steps
+        return 1 - (1 - done) ** 3 if self.schedule == "cubic" else done
+
+
+def check_ratio(ratio: Any, name: str) -> None:
+    """Raise InvalidInput unless the ratio is a number of [0, 1)."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not (0 <= ratio < 1) or math.isnan(ratio):
+        raise InvalidInput(f"{name} must be a number from 0 up to but not 1, not {ratio!r}")
+
+
+PRESETS: dict[str, PruneConfig] = {
+    "uniform": PruneConfig(),
+    "global": PruneConfig(ranking="global"),
+    "gentle": PruneConfig(ratio=0.25, importance="hessian"),
+    "taylor": PruneConfig(importance="taylor"),
+    "vector": PruneConfig(multiple=16),
+    "random": PruneConfig(importance="random"),
+}
+
+
+def config_of(config: str | float | PruneConfig, **changes: Any) -> PruneConfig:
+    """The PruneConfig that a preset's name or a plain ratio means, with some fields changed. Raises InvalidInput."""
+    if isinstance(config, PruneConfig):
+        return replace(config, **changes)
+    if isinstance(config, str):
+        if config not in PRESETS:
+            raise InvalidInput(f"config must be a ratio, a PruneConfig or one of {sorted(PRESETS)}, not {config!r}")
+        return replace(PRESETS[config], **changes)
+    check_ratio(config, "ratio")
+    return PruneConfig(**({"ratio": config} | changes))
