@@ -68,6 +68,8 @@ def _layer(
     values = arguments(node)
     head = selector.head(node)
     rest: dict[str, Any] = {}
+    if len(np.unique(source.places)) < source.channels:
+        raise Refused(node, "channels of its operand are copies of one another; copy them after the layer instead")
     if "y_scale" in values:
         scale = selector.constant(values["weight_scale"], node, "weight scale").to(torch.float64)
         terms = [scale * values["x_scale"] / values["y_scale"]]

@@ -37,7 +37,10 @@ def pack(layer: Convolution, columns: int) -> PackedWeights:
     rows = np.arange(oc)
     if layer.groups == 1:
         data = np.zeros((blocks * columns, ky, kx, words * columns), np.int8)
-        data[rows[:, None], :, :, places[None, :]] = weight
+        if len(np.unique(places)) == len(places):
+            data[rows[:, None], :, :, places[None, :]] = weight
+        else:  # channels that are the same byte: only layers that rearrange channels have them, with few weights
+            np.add.at(data, (rows[:, None], slice(None), slice(None), places[None, :]), weight)
         packed = data.reshape(blocks, columns, ky, kx, words, columns).transpose(0, 2, 3, 4, 5, 1)
         return PackedWeights(np.ascontiguousarray(packed), np.zeros(blocks, np.int64), True)
     groups = rows // (oc // layer.groups)

@@ -171,6 +171,15 @@ def test_concatenation(data: st.DataObject, machine: Architecture, seed: int, la
     check(b.program(y, z, b.requantize(first), data.draw(convolutions(b, z, last))), machine)
 
 
+@given(st.data(), machines, seeds)
+def test_sum_with_broadcast(data: st.DataObject, machine: Architecture, seed: int) -> None:
+    b = Builder(seed)
+    shape = [data.draw(st.integers(1, 3)), data.draw(SIZES), data.draw(SIZES), data.draw(SIZES)]
+    other = [size if data.draw(st.booleans()) else 1 for size in shape]
+    y = b.requantize(b.input(*other[data.draw(st.integers(0, 3)) :]))
+    check(b.program(b.add(b.requantize(b.input(*shape)), y)), machine)
+
+
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data(), machines, seeds, flags)
