@@ -29,7 +29,7 @@ Model = torch.nn.Module | Callable[..., Any]
 
 
 def capture(
-    model: Model,
+    model: Model | ExportedProgram,
     args: Sequence[Any] | torch.Tensor = (),
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
@@ -39,10 +39,13 @@ def capture(
     Arguments may be tensors nested in tuples, lists, dicts, named tuples and dataclasses; None, numbers and strings
     among them are baked into the Program. What the model returns keeps its structure. The model is traced in
     evaluation mode (its own mode is restored) and shares its parameters with the Program. `dynamic_shapes` is what
-    `torch.export.export` takes: by argument name or in order, with `torch.export.Dim` for each size that varies.
+    `torch.export.export` takes: by argument name or in order, with `torch.export.Dim` for each size that varies. An
+    ExportedProgram was traced already and is taken as it is.
 
     Raises CaptureError, which names the line of the model, the cause and the remedy, when the model cannot be traced.
     """
+    if isinstance(model, ExportedProgram):
+        return from_exported(model)
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     kwargs = dict(kwargs or {})
     module = model if isinstance(model, torch.nn.Module) else _FunctionModel(model)

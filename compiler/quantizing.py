@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import Node
 
 from .api import as_program
 from .cpu import CpuTarget
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from .passes.quantization.scheme import QuantConfig
     from .passes.quantization.scopes import Scope
 
-_QUANTIZED = ("fxpress.quantize", "fxpress.dynamic_linear", "fxpress.weight_only_linear")
+_QUANTIZED = (
+    "fxpress.quantize", "fxpress.dequantize", "fxpress.dynamic_linear", "fxpress.weight_only_linear", "fxpress.narrow_",
+    "fxpress.codebook", "quantized_decomposed.",
+)  # fmt: skip
+"""How the names of ops begin that quantisation, this one or another tool's, leaves behind."""
+MOST_REASONS = 3
 _log = logging.getLogger("fxpress.quantize")
 
 
@@ -80,6 +86,13 @@ def quantize(
     integers = integers_of(where)
     chosen = config_of(config if config is not None else integers.preset)
     integers.check(chosen, where)
+    if chosen.float_dtype != "float32" and (budget is not None or pin):
+        raise InvalidInput(
+            f"budget and pin must be None for a config with float_dtype={chosen.float_dtype!r}, which is not measured; "
+            "ignore= names what stays float32"
+        )
+    if calibration is None and calibration_items is not None:
+        raise InvalidInput(f"calibration_items must be None without calibration, not {calibration_items!r}")
     if profitable is None:
         profitable = "measure" if isinstance(where, CpuTarget) else "off"
     with TerminalProgress() if progress is None else contextlib.nullcontext(progress) as stage:
@@ -105,18 +118,30 @@ def quantize(
             ignore=_listed(ignore), only=_listed(only), pin=pin, profitable=profitable, budget=budget,
             cache=None if cache is None else Path(cache), progress=stage,
         )  # fmt: skip
-        return PassManager([QuantizeOps(plan), *cleanup], verify=verify, target=where, instruments=instruments).run(
-            plan.program
-        )
+        passes = (QuantizeOps(plan), *cleanup)
+        return _told(PassManager(passes, verify=verify, target=where, instruments=instruments).run(plan.program))
 
 
 def _refuse_quantized(program: Program) -> None:
-    quantized = [node for node in program.graph.nodes if str(node.target).startswith(_QUANTIZED)]
+    quantized = _quantized_nodes(program)
     if quantized:
         raise InvalidInput(
             f"model must not be quantised already, but %{quantized[0].name} is {quantized[0].target}; "
-            "quantise the float32 model instead"
+            "quantise the float32 model instead, or compile this one as it is"
         )
+
+
+def _told(program: Program) -> Program:
+    """The Program, after a warning when nothing of it is quantised."""
+    if not _quantized_nodes(program):
+        notes = [note for record in program.history for note in record.skipped if ": stays float32: " in note]
+        more = f"; and {len(notes) - MOST_REASONS} more" if len(notes) > MOST_REASONS else ""
+        _log.warning("nothing was quantised: %s%s", "; ".join(notes[:MOST_REASONS]) or "no op has such a form", more)
+    return program
+
+
+def _quantized_nodes(program: Program) -> list[Node]:
+    return [node for node in program.nodes if str(node.target).startswith(_QUANTIZED)]
 
 
 def _listed(scopes: Any) -> Sequence[Any]:

@@ -24,4 +24,4 @@ class _PlainConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         with self.capture() as captured:
             super().print(*objects, **options)
-        self.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+        self.file.write(re.sub(r" +(?=\n)", "", captured.get()))

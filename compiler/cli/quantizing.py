@@ -87,7 +87,16 @@ def _npz_items(path: Path) -> Iterator[dict[str, torch.Tensor]]:
 
 def _scopes(texts: Sequence[str]) -> list[Any]:
     """Scopes as the command line writes them: /a regular expression/ between slashes, all else as it is."""
-    return [re.compile(text[1:-1]) if re.fullmatch(r"/.+/", text) else text for text in texts]
+    return [_pattern(text[1:-1]) if re.fullmatch(r"/.+/", text) else text for text in texts]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidInput(
+            f"what stands between slashes must be a regular expression, not {text!r}: {error}"
+        ) from error
 
 
 def _print_summary(original: Program, program: Program, output: Path) -> None:
@@ -97,8 +106,8 @@ def _print_summary(original: Program, program: Program, output: Path) -> None:
     before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
     out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
     kinds = [op_name(node.target).split(".")[1] for node in program.nodes if node.op == "call_function"]
-    integer = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if _is_integer(kind)}
-    out.print("  integer ops: " + (", ".join(f"{count} {kind}" for kind, count in integer.items()) or "none"))
+    quantized = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if _is_quantized(kind)}
+    out.print("  quantised ops: " + (", ".join(f"{count} {kind}" for kind, count in quantized.items()) or "none"))
     found, wanted = program.run_flat(*program.example_inputs), original.run_flat(*original.example_inputs)
     for index, (x, y) in enumerate(zip(found, wanted, strict=True)):
         if y.is_floating_point():
@@ -110,8 +119,8 @@ def _print_summary(original: Program, program: Program, output: Path) -> None:
         out.print(f"  ... and {len(notes) - MOST_LEFT} more", style="yellow")
 
 
-def _is_integer(kind: str) -> bool:
-    return kind.startswith(("quantized", "dynamic", "weight_only", "lookup"))
+def _is_quantized(kind: str) -> bool:
+    return kind.startswith(("quantized", "dynamic", "weight_only", "lookup", "narrow"))
 
 
 def _signal_to_noise(found: torch.Tensor, wanted: torch.Tensor) -> str:

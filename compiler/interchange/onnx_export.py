@@ -37,6 +37,8 @@ def export_onnx(program: Program, path: str | Path) -> None:
         raise BackendUnavailable("export_onnx needs the package onnx: pip install onnx") from error
     from .onnx_graph import IR_VERSION, TYPES
 
+    if not isinstance(program, Program):
+        raise InvalidInput(f"program must be a Program, not {type(program).__name__}; fxpress.capture makes one")
     if program.is_dynamic:
         raise InvalidInput("program must have fixed sizes to become an ONNX file; capture it without dynamic_shapes")
     graph = _graph(program)

@@ -19,7 +19,7 @@ from ...progress import Progress
 from ...runtime.container import replaced_file
 from ..match import arguments
 from .observers import Observer, make_observer
-from .scheme import Range
+from .scheme import LARGEST_RANGE, Range
 
 GENERATED_ITEMS = 16
 CACHE_FORMAT = 1
@@ -48,8 +48,8 @@ class Calibration:
             raise InvalidInput(
                 f"calibration must be an iterable of inputs, not {type(data).__name__}; put a single input in a list"
             )
-        if count is not None and count < 1:
-            raise InvalidInput(f"calibration_items must be at least 1, not {count!r}")
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            raise InvalidInput(f"calibration_items must be a whole number from 1 on, not {count!r}")
         self._data = data
         self._program = program
         self._count = count
@@ -74,6 +74,8 @@ class Calibration:
 
     def __iter__(self) -> Iterator[Sequence[Tensor]]:
         """The items as flat inputs of the Program, each checked."""
+        if self.generated:
+            self._check_numbers(self._program.example_inputs, "the example inputs, which stand for calibration data")
         if self._kept is not None:
             yield from self._kept
             return
@@ -106,10 +108,17 @@ class Calibration:
             self._program.check_inputs(inputs)
         except InvalidInput as error:
             raise InvalidInput(f"calibration item {number}: {error}") from error
-        for name, x in zip(self._program.signature.leaf_names(), inputs, strict=True):
-            if x.is_floating_point() and not bool(x.isfinite().all()):
-                raise InvalidInput(f"calibration item {number}: {name} must hold finite numbers, not NaN or infinity")
+        self._check_numbers(inputs, f"calibration item {number}")
         return [x.detach() for x in inputs]
+
+    def _check_numbers(self, inputs: Sequence[Tensor], where: str) -> None:
+        """Raise InvalidInput where inputs have no elements, or one of them numbers that are not finite."""
+        names = self._program.signature.leaf_names()
+        if inputs and not any(x.numel() for x in inputs):
+            raise InvalidInput(f"{where}: {names[0]} must have elements, not the shape {list(inputs[0].shape)}")
+        for name, x in zip(names, inputs, strict=True):
+            if x.is_floating_point() and not bool(x.isfinite().all()):
+                raise InvalidInput(f"{where}: {name} must hold finite numbers, not NaN or infinity")
 
     def digest(self) -> str:
         """A hash of the data's content."""
@@ -190,6 +199,7 @@ class Calibration:
 class _Recorder(Interpreter):
     def __init__(self, program: Program, nodes: Collection[str]) -> None:
         super().__init__(program.graph_module)
+        self.extra_traceback = False  # an error's own words say enough
         self._wanted = set(nodes)
         self._found: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
@@ -211,6 +221,7 @@ class _Watcher(Interpreter):
 
     def __init__(self, program: Program, values: Collection[str], inner: Collection[str], observer: str) -> None:
         super().__init__(program.graph_module)
+        self.extra_traceback = False
         self._values: dict[str, Observer] = {name: make_observer(observer) for name in values}
         self._inner: dict[str, Observer] = {name: make_observer(observer) for name in inner}
         self._item = 0
@@ -243,7 +254,8 @@ class _Watcher(Interpreter):
         source = node.meta.get("source", "")
         raise InvalidInput(
             f"%{node.name}{f' ({source})' if source else ''} must be finite to be quantised, but item {self._item} "
-            "of the calibration data makes it NaN or infinite; leave it in float32 with ignore=, or change the data"
+            f"of the calibration data makes it NaN, infinite or larger than {LARGEST_RANGE}; leave it in float32 with "
+            "ignore=, or change the data"
         )
 
 

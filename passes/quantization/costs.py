@@ -78,7 +78,7 @@ def computing(plan: Plan) -> set[str]:
 
 
 def pinned_names(plan: Plan, scopes: Sequence[Scope]) -> set[str]:
-    """The nodes that scopes mean. Algorithms may have renamed nodes, so they are looked up in each Plan anew."""
+    """The nodes that scopes mean."""
     nodes = [node for node in plan.program.nodes if node.op == "call_function" and node.target in ROLES]
     return {node.name for node in select(nodes, scopes, "pin")} if scopes else set()
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from torch.fx import Node
+
 from ...cpu import CpuTarget
 from ...errors import InvalidInput, Unsupported
 from ...kernel_times import How, KernelTimes
@@ -24,7 +26,7 @@ from .plan import Plan
 from .planning import make_plan
 from .profitability import Profitability
 from .scheme import QuantConfig
-from .scopes import Scope, select
+from .scopes import Scope, matches, select
 from .sensitivity import Noise
 
 Profitable = Literal["measure", "predict", "off"]
@@ -54,7 +56,9 @@ def decide(
     """
     if profitable not in HOW:
         raise InvalidInput(f"profitable must be 'measure', 'predict' or 'off', not {profitable!r}")
-    pinned, floating = _pins(program, target, pin or {})
+    if budget is not None and not isinstance(budget, Budget):
+        raise InvalidInput(f"budget must be a fxpress.quantization.Budget, not {budget!r}")
+    pinned, floating = _pins(program, target, {} if pin is None else pin, ignore, only)
     early = late = None
     if isinstance(target, CpuTarget):
         if measure is None:
@@ -71,8 +75,8 @@ def decide(
         program, config, calibration, target,
         ignore=(*ignore, *floating), only=only, cache=cache, early=early, late=late,
     )  # fmt: skip
-    if early is not None:
-        early.report(plan)
+    if early is not None and early.last is not None:
+        early.report(plan, early.last if late is None or measure is None else measure(plan))
     first = early.first if early is not None else None
     costs = late.costs if first is None and late is not None else first
     plan.decisions = table(plan, late.noises if late is not None else {}, costs)
@@ -115,13 +119,32 @@ def width_of(plan: Plan, name: str) -> str:
     return "int8" if name in plan.layers or name in plan.integer else "float32"
 
 
-def _pins(program: Program, target: Target, pin: Mapping[Scope, str]) -> tuple[list[Scope], list[Scope]]:
-    """The scopes that must be integer, and those that must not."""
+def _pins(
+    program: Program, target: Target, pin: Mapping[Scope, str], ignore: Sequence[Scope], only: Sequence[Scope]
+) -> tuple[list[Scope], list[Scope]]:
+    """The scopes that must be integer, and those that must not. Raises InvalidInput for a layer that is both."""
+    if not isinstance(pin, Mapping):
+        raise InvalidInput(f"pin must map layers to one of {sorted(PINS)}, not be {pin!r}")
     for scope, width in pin.items():
         if width not in PINS:
             raise InvalidInput(f"pin must map a layer to one of {sorted(PINS)}, not {scope!r} to {width!r}")
-    if pin:
-        table = integer_ops(target)
-        select([node for node in program.nodes if node.op == "call_function" and node.target in table], [*pin], "pin")
     integer, floating = ([scope for scope, wanted in pin.items() if wanted == width] for width in PINS)
+    if not pin:
+        return integer, floating
+    table = integer_ops(target)
+    nodes = [node for node in program.nodes if node.op == "call_function" and node.target in table]
+    select(nodes, [*pin], "pin")
+    wanted = [node for node in nodes if any(matches(scope, node) for scope in integer)]
+    for option, scopes in (("pin", floating), ("ignore", ignore)):
+        _refuse_both({node for node in wanted if any(matches(scope, node) for scope in scopes)}, option)
+    if only:
+        layers = [node for node in wanted if table[node.target].role == "layer"]
+        _refuse_both({node for node in layers if not any(matches(scope, node) for scope in only)}, "only")
     return integer, floating
+
+
+def _refuse_both(nodes: set[Node], option: str) -> None:
+    for node in sorted(nodes, key=lambda node: node.name):
+        raise InvalidInput(
+            f"pin must not ask for int8 where {option} asks for float32, as for %{node.name}; name the layers apart"
+        )

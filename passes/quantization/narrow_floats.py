@@ -35,7 +35,8 @@ class NarrowFloats(Pass):
     Products are those of 16-bit floats, sums float32 (Kalamkar et al., "A Study of BFLOAT16 for Deep Learning
     Training", arXiv:1905.12322). Weights are stored in 16 bits. A result stays in 16 bits where only such layers read
     it; all other ops, biases and residuals are float32. Embedding tables are stored in 16 bits too. Grouped
-    convolutions stay float32: they have few weights. `skip` names the nodes that stay as they are.
+    convolutions stay float32: they have few weights; so do layers whose weights are not finite in 16 bits. `skip` names
+    the nodes that stay as they are.
     """
 
     name: ClassVar[str] = "narrow-floats"
@@ -55,7 +56,7 @@ class NarrowFloats(Pass):
         for node in program.nodes:
             if node.target is aten.embedding.default and node.name not in self.skip and rw.has_fuel():
                 _narrow_table(node, narrow, rw)
-        layers = [n for n in program.nodes if n.name not in self.skip and _why_wide(n, rw) is None]
+        layers = [n for n in program.nodes if n.name not in self.skip and _why_wide(n, rw, narrow) is None]
         held: dict[Node, Node] = {}  # float32 values that are there in 16 bits too
         for node in layers:
             if not rw.has_fuel():
@@ -99,7 +100,7 @@ def left_wide(program: Program, ignore: Sequence[Scope], only: Sequence[Scope]) 
     return frozenset(node.name for node in out)
 
 
-def _why_wide(node: Node, rw: Rewriter) -> str | None:
+def _why_wide(node: Node, rw: Rewriter, narrow: torch.dtype) -> str | None:
     """Why a node is not narrowed; None when it is."""
     if node.op != "call_function" or node.target not in NARROW:
         return "no layer"
@@ -110,6 +111,9 @@ def _why_wide(node: Node, rw: Rewriter) -> str | None:
     if a.get("groups", 1) != 1:
         rw.skip(node, "stays float32: its channels are in groups")
         return "groups"
+    if not bool(rw.program.constant(a["weight"]).to(narrow).isfinite().all()):
+        rw.skip(node, f"stays float32: its weight holds numbers that are not finite in {str(narrow)[len('torch.') :]}")
+        return "range"
     return None
 
 

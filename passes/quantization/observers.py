@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
-from .scheme import OBSERVERS, Range
+from .scheme import LARGEST_RANGE, OBSERVERS, Range
 
 BINS = 8192
 AVERAGE_WEIGHT = 0.05
@@ -31,11 +31,11 @@ class Observer(ABC):
     axis: int | None = None
 
     def update(self, x: Tensor) -> bool:
-        """Take in one more tensor. False, and nothing is taken, when it holds NaN or infinity."""
+        """Take in one more tensor. False, and nothing is taken, when it holds NaN or numbers beyond `LARGEST_RANGE`."""
         if x.numel() == 0:
             return True
         low, high = _extremes(x, self.axis)
-        if not bool((low.isfinite() & high.isfinite()).all()):
+        if not bool(((low >= -LARGEST_RANGE) & (high <= LARGEST_RANGE)).all()):
             return False
         self._take(x, low, high)
         return True

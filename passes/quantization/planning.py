@@ -65,6 +65,7 @@ def make_plan(
     that are not finite, and what Calibration, the scopes and the deciders raise.
     """
     algorithms = find_algorithms(config.algorithms)
+    _check_weights(program, config, place(program, target, config, ignore=ignore, only=only))
     for algorithm in algorithms:
         program = algorithm.prepare(program, config, calibration)
 
@@ -181,6 +182,13 @@ def _plan(
     if calibration.generated:
         plan.notes.append("no calibration data was given: ranges are those of generated inputs")
     return plan
+
+
+def _check_weights(program: Program, config: QuantConfig, placement: Placement) -> None:
+    """Raise InvalidInput for weights that are not finite, before algorithms spread them to other layers."""
+    for node in placement.layers:
+        if "weight" in values_of(node) and (config.is_static or node.target is fxpress.linear.default):
+            _weight_and_bias(program, node)
 
 
 def _weight_and_bias(program: Program, node: Node) -> tuple[Tensor, Tensor]:

@@ -78,12 +78,10 @@ class Profitability(Decider):
             self._choices |= dict.fromkeys(region.nodes, choice)
         return self._choices
 
-    def report(self, plan: Plan) -> None:
-        """Note in `plan` what its kernels take; log what was rolled back."""
-        if self.last is None:
-            return
-        float32, quantized = self.last.total
-        spent = f"{time_text(quantized)} as quantised, {time_text(float32)} in float32 ({self.last.how})"
+    def report(self, plan: Plan, costs: Costs) -> None:
+        """Note in `plan` what its kernels take, which are its `costs`; log what was rolled back."""
+        float32, quantized = costs.total
+        spent = f"{time_text(quantized)} as quantised, {time_text(float32)} in float32 ({costs.how})"
         plan.notes.append(f"kernels take {spent}")
         if self.rolled_back:
             count = sum(len(region.nodes) for region in self.rolled_back)

@@ -112,8 +112,10 @@ class QuantConfig:
             raise InvalidInput(f"weight_range must be one of {list(WEIGHT_RANGES)}, not {self.weight_range!r}")
         if self.float_dtype not in ("float32", "bfloat16", "float16"):
             raise InvalidInput(f"float_dtype must be float32, bfloat16 or float16, not {self.float_dtype!r}")
-        if self.group < 1:
-            raise InvalidInput(f"group must be at least 1, not {self.group!r}")
+        if not (isinstance(self.group, int) and self.group >= 1):
+            raise InvalidInput(f"group must be a whole number from 1 on, not {self.group!r}")
+        if isinstance(self.algorithms, str):
+            raise InvalidInput(f"algorithms must be a tuple of names, not {self.algorithms!r}; a single one is (name,)")
         if not self.symmetric_weights and self.weight_bits != 4:
             raise InvalidInput(
                 "symmetric_weights must be True where weight_bits is 8, not False: only 4-bit weights have zero points"
@@ -147,7 +149,7 @@ def config_of(config: str | QuantConfig, **changes: Any) -> QuantConfig:
     """The QuantConfig that `config` names, with some fields changed. Raises InvalidInput for an unknown preset."""
     if isinstance(config, QuantConfig):
         chosen = config
-    elif config in PRESETS:
+    elif isinstance(config, str) and config in PRESETS:
         chosen = PRESETS[config]
     else:
         raise InvalidInput(f"config must be a QuantConfig or one of {sorted(PRESETS)}, not {config!r}")

@@ -139,8 +139,9 @@ class Simulation(Interpreter):
         (step, group), zero = module.step_of(node), now[names[1]]
         low, high = now.get("low", LOWEST) - zero, now.get("high", HIGHEST) - zero
         if not group.fixed:
-            seen = surrogate.detach()
-            self._seen.append((step, torch.maximum(seen.max() / max(high, 1), seen.min() / min(low, -1))))
+            ends = (surrogate.detach().max(), high), (surrogate.detach().min(), low)
+            # what relu cuts off, beyond an end at zero, needs no integers
+            self._seen.append((step, torch.stack([end / limit if limit else end * 0 for end, limit in ends]).max()))
         return Integers(result, rounded(surrogate, step(), result.float() - zero, low, high))
 
     def _real_layer(self, node: Node) -> dict[str, Any]:

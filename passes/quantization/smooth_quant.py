@@ -23,7 +23,7 @@ from ..fusion.channels import affine_constants
 from ..match import arguments, change_call, is_call, is_constant
 from .algorithms import Algorithm
 from .calibration import Calibration
-from .scheme import QParams, QuantConfig
+from .scheme import LARGEST_RANGE, QParams, QuantConfig
 from .walking import round_to
 from .weights import quantize_weight, weight_scales
 
@@ -197,7 +197,8 @@ class SmoothQuant(Algorithm):
 def observe(
     program: Program, names: Sequence[str], calibration: Calibration
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """The extremes of each channel of values, and some of their rows; nothing of values with few rows."""
+    """The extremes of each channel of values, and some of their rows; nothing of values with few rows, or with numbers
+    that have no scale."""
     chance = torch.Generator().manual_seed(0)
     lows: dict[str, Tensor] = {}
     highs: dict[str, Tensor] = {}
@@ -211,7 +212,8 @@ def observe(
             lows[name] = torch.minimum(lows[name], low) if name in lows else low
             highs[name] = torch.maximum(highs[name], high) if name in highs else high
             rows[name].append(flat[torch.randint(len(flat), (ROWS_AN_ITEM,), generator=chance)])
-    chosen = {name: torch.cat(rows[name]) for name in names if count[name] >= FEWEST_ROWS}
+    bounded = [name for name in lows if bool(((lows[name] >= -LARGEST_RANGE) & (highs[name] <= LARGEST_RANGE)).all())]
+    chosen = {name: torch.cat(rows[name]) for name in bounded if count[name] >= FEWEST_ROWS}
     return {
         name: (lows[name].double(), highs[name].double(), some[:: -(-len(some) // ROWS)])
         for name, some in chosen.items()

@@ -57,6 +57,10 @@ class TrainableProgram(nn.Module):
 
     def __init__(self, program: Program, *, ranges: Ranges = "learned") -> None:
         super().__init__()
+        if not isinstance(program, Program):
+            raise InvalidInput(
+                f"program must be a quantised Program, not {type(program).__name__}; use fxpress.quantize"
+            )
         if ranges not in RANGES:
             raise InvalidInput(f"ranges must be one of {list(RANGES)}, not {ranges!r}")
         self.program = _untied(program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def test_a_program_is_written(fxpress_command: Command, model_file: Path, data_f
     arguments = ("--calibration", f"{data_file}:batches", "--items", 4, "--cache", tmp_path / "cache")
     result = fxpress_command("quantize", "--profitable", "off", source, "-o", path, *arguments)
     assert result.exit_code == 0, result.output
-    assert "integer ops: 1 quantized_linear, 1 quantized_linear_float" in result.output
+    assert re.search(r"m\.program  [\d.]+ KiB, constants ", result.output)
+    assert "quantised ops: 1 quantized_linear, 1 quantized_linear_float" in result.output
     assert "dB signal to noise on the example inputs" in result.output
     program = load_model(str(path), []).model
     assert isinstance(program, fxpress.Program)
@@ -105,8 +107,15 @@ def test_a_budget_of_quality(fxpress_command: Command, model_file: Path, data_fi
     common = ("quantize", f"{model_file}:with_inputs", *data, "--profitable")
     result = fxpress_command(*common, "off", "--min-sqnr", 300)
     assert result.exit_code == 0, result.output
-    assert "integer ops: none" in result.output
+    assert "quantised ops: none" in result.output
     assert "mixed precision: int8 alone would leave" in result.output
     result = fxpress_command(*common, "maybe")
     assert result.exit_code == 1
     assert "profitable must be 'measure', 'predict' or 'off', not 'maybe'" in result.output
+
+
+def test_a_broken_regular_expression(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    source = f"{model_file}:with_inputs"
+    result = fxpress_command("quantize", source, "-o", tmp_path / "m.program", "--ignore", "/lin(/")
+    assert result.exit_code == 1
+    assert "what stands between slashes must be a regular expression, not 'lin(': missing )" in result.output

@@ -112,3 +112,93 @@ def test_symbolic_batches():
     program = fxpress.capture(model(), (X,), dynamic_shapes=({0: batch},))
     quantized = fxpress.quantize(program, calibration=[X, torch.randn(5, 8)])
     assert quantized.run(torch.randn(7, 8)).shape == (7, 4)
+
+
+def test_quantised_by_other_means():
+    narrow = fxpress.quantize(model(), "bf16", args=(X,))
+    big = nn.Linear(128, 128)
+    clustered = fxpress.PassManager("default,cluster-weights").run(fxpress.capture(big, (torch.randn(1, 128),)))
+    for program in (narrow, clustered):
+        with pytest.raises(InvalidInput, match=r"^model must not be quantised already, but %\w+ is fxpress\."):
+            fxpress.quantize(program)
+
+
+def uneven():
+    """A model whose channels equalisation evens out."""
+    changed = model()
+    with torch.no_grad():
+        changed[0].weight[0] *= 100
+    return changed
+
+
+@pytest.mark.parametrize("option", [{"ignore": "linear_4"}, {"pin": {"linear_4": "float32"}}])
+def test_names_of_nodes_stay_while_algorithms_change_them(option):
+    with pytest.raises(InvalidInput, match=r"(?s)^ignore must match .*%linear_4 in 0\n"):
+        fxpress.quantize(uneven(), "int8-gemmini", args=(X,), calibration=[X], ignore="nowhere")
+    options = {"args": (X,), "calibration": [X], "profitable": "off"}
+    assert op_counts(fxpress.quantize(uneven(), "int8-gemmini", **options, **option))["linear"] == 1
+
+
+def test_scopes_are_checked_before_data_is_read():
+    def items():
+        raise AssertionError("data was read")
+        yield
+
+    with pytest.raises(InvalidInput, match=r"^ignore must match something that can be quantised, but 'nowhere' does"):
+        fxpress.quantize(model(), args=(X,), calibration=items(), ignore="nowhere")
+
+
+def test_weights_that_are_not_finite_are_found_before_algorithms_spread_them():
+    broken = model()
+    with torch.no_grad():
+        broken[2].weight[1] = float("inf")
+    with pytest.raises(InvalidInput, match=r"^weight of %linear_\d \(.*\(2\)\) must hold finite numbers"):
+        fxpress.quantize(broken, "int8-gemmini", args=(X,), calibration=[X])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"pin": {"0": "int8"}, "ignore": "0"},
+            "pin must not ask for int8 where ignore asks for float32, as for %l",
+        ),
+        (
+            {"pin": {"0": "int8"}, "only": "2"},
+            "pin must not ask for int8 where only asks for float32, as for %l",
+        ),
+        (
+            {"pin": {"0": "int8", "linear": "float32"}},
+            "pin must not ask for int8 where pin asks for float32, as for %l",
+        ),
+        ({"pin": ["0"]}, "pin must map layers to one of ['float32', 'int8'], not be ['0']"),
+        ({"budget": 40}, "budget must be a fxpress.quantization.Budget, not 40"),
+        (
+            {"config": "bf16", "pin": {"0": "float32"}},
+            "budget and pin must be None for a config with float_dtype='b",
+        ),
+        ({"calibration": None, "calibration_items": 3}, "calibration_items must be None without calibration, not 3"),
+    ],
+)
+def test_options_that_contradict(options, message):
+    with pytest.raises(InvalidInput, match=rf"^{re.escape(message)}"):
+        fxpress.quantize(model(), **({"args": (X,), "calibration": [X]} | options))
+
+
+def test_it_says_when_nothing_is_quantised(caplog):
+    with caplog.at_level(logging.WARNING, "fxpress.quantize"):
+        fxpress.quantize(nn.Conv2d(3, 4, 3), "int8-weights", args=(torch.randn(1, 3, 8, 8),))
+    (record,) = caplog.records
+    assert re.fullmatch(
+        r"nothing was quantised: %conv\w*: stays float32: only linear layers have kernels .*", record.getMessage()
+    )
+
+
+def test_what_kernels_take_is_noted_for_what_a_budget_leaves():
+    wide = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+    x = torch.randn(4, 64)
+    budget = fxpress.quantization.Budget(min_sqnr=300)
+    program = fxpress.quantize(wide, args=(x,), calibration=[x], profitable="predict", budget=budget)
+    (record,) = [record for record in program.history if record.name == "quantize-ops"]
+    taken = re.search(r"kernels take (.*) as quantised, (.*) in float32 \(predicted\)", "\n".join(record.skipped))
+    assert taken[1] == taken[2]

@@ -75,3 +75,14 @@ def test_embedding_tables_are_narrow():
 def test_other_dtypes_are_refused():
     with pytest.raises(InvalidInput, match=r"^dtype must be one of \['bfloat16', 'float16'\], not 'float8'$"):
         NarrowFloats("float8")
+
+
+def test_weights_beyond_the_range_stay():
+    layer = nn.Linear(4, 4).requires_grad_(False)
+    layer.weight[0, 0] = 1e6
+    x = torch.randn(2, 4)
+    config = fxpress.passes.quantization.scheme.QuantConfig(float_dtype="float16")
+    program = fxpress.quantize(layer, config, args=(x,))
+    assert op_counts(program) == {"linear": 1}
+    (reason,) = [note for record in program.history for note in record.skipped if "stays float32" in note]
+    assert reason.endswith(": stays float32: its weight holds numbers that are not finite in float16")

@@ -305,3 +305,18 @@ def test_sums_that_no_longer_fit_are_refused():
         InvalidInput, match=r"^sums of %quantized_linear_float must fit 32 bits, but training made them"
     ):
         module.convert()
+
+
+def test_observed_scales_need_not_cover_what_relu_cuts_off():
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    with torch.no_grad():
+        layer[0].bias -= 1.0  # most of what relu sees is negative
+    images = [torch.randn(1, 1, 12, 12) for _ in range(4)]
+    program = fxpress.quantize(layer, args=(images[0],), calibration=images, profitable="off")
+    module = trainable(program, ranges="observed").train()
+    before = {name: step().clone() for name, step in module.steps.items()}
+    for _ in range(5):
+        module(images[0])
+    for name, step in module.steps.items():
+        assert float(step()) <= 1.01 * float(before[name])  # calibration saw this image already

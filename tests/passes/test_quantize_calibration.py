@@ -66,7 +66,7 @@ def test_a_loader_that_ends_early(program):
     message = r"^calibration must yield 3 items, as calibration_items says, but ended after 2$"
     with pytest.raises(InvalidInput, match=message):
         list(Calibration([(X, Y)] * 2, program, count=3))
-    with pytest.raises(InvalidInput, match=r"^calibration_items must be at least 1, not 0$"):
+    with pytest.raises(InvalidInput, match=r"^calibration_items must be a whole number from 1 on, not 0$"):
         Calibration([(X, Y)], program, count=0)
 
 
@@ -100,7 +100,7 @@ def test_ranges(program):
 def test_a_value_that_is_not_finite_names_node_and_item():
     program = trace(lambda x: (1 / x).relu(), torch.ones(3))
     calibration = Calibration([torch.ones(3), torch.zeros(3)], program)
-    message = r"^%reciprocal.* must be finite to be quantised, but item 1 of the calibration data makes it NaN or infin"
+    message = r"^%reciprocal.* must be finite to be quantised, but item 1 of the calibration data makes it NaN, infin"
     with pytest.raises(InvalidInput, match=message):
         calibration.observe(program, ["reciprocal"])
 
@@ -156,3 +156,34 @@ def test_generated_items_are_like_the_example():
         assert mask.tolist() == [True, False]
     assert not torch.equal(items[1][0], items[2][0])
     assert torch.equal(items[3][0], list(Calibration.generate(program))[3][0])
+
+
+@pytest.mark.parametrize("count", [0, 2.5, "3"])
+def test_a_count_is_a_whole_number(program, count):
+    with pytest.raises(InvalidInput, match=r"^calibration_items must be a whole number from 1 on, not "):
+        Calibration([], program, count=count)
+
+
+def test_numbers_too_large_for_a_scale_name_the_node_and_nothing_else():
+    program = trace(lambda x: (x * 1e10).relu(), torch.ones(3))
+    calibration = Calibration([torch.full((3,), 1e25)], program)
+    message = r"^%mul.* must be finite to be quantised, but item 0 .* or larger than 1e\+30; leave .*change the data$"
+    with pytest.raises(InvalidInput, match=message):
+        calibration.observe(program, ["mul"])
+
+
+def test_items_without_elements():
+    program = trace(lambda x: x.relu(), torch.ones(0, 3))
+    with pytest.raises(
+        InvalidInput, match=r"^calibration item 0: args\[0\] must have elements, not the shape \[0, 3\]$"
+    ):
+        list(Calibration([torch.ones(0, 3)], program))
+
+
+def test_an_example_that_is_not_finite_generates_nothing():
+    program = trace(lambda x: x.relu(), torch.full((3,), torch.nan))
+    message = (
+        r"^the example inputs, which stand for calibration data: args\[0\] must hold finite numbers, not NaN or inf"
+    )
+    with pytest.raises(InvalidInput, match=message):
+        list(Calibration.generate(program))

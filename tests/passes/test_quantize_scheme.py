@@ -91,7 +91,7 @@ def test_a_clamp_becomes_integers():
         ({"observer": "max"}, f"observer must be one of {list(OBSERVERS)}, not 'max'"),
         ({"weight_range": "min"}, "weight_range must be one of ['max', 'mse'], not 'min'"),
         ({"float_dtype": "int8"}, "float_dtype must be float32, bfloat16 or float16, not 'int8'"),
-        ({"group": 0}, "group must be at least 1, not 0"),
+        ({"group": 0}, "group must be a whole number from 1 on, not 0"),
         ({"symmetric_weights": False}, "symmetric_weights must be True where weight_bits is 8, not False"),
     ],
 )
@@ -177,3 +177,10 @@ def test_stored_weights_are_near(bits, symmetric, k, group):
     step = scale.repeat_interleave(group, 1)[:, :k]
     assert ((real - weight).abs() <= step * (0.51 if symmetric else 1.01)).all()
     assert (zero is None) == symmetric
+
+
+def test_names_of_presets_and_algorithms():
+    with pytest.raises(InvalidInput, match=r"^config must be a QuantConfig or one of \[.*\], not \['int8'\]$"):
+        config_of(["int8"])
+    with pytest.raises(InvalidInput, match=r"^algorithms must be a tuple of names, not 'gptq'; a single one is"):
+        QuantConfig(algorithms="gptq")
