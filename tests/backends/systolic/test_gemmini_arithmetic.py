@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 SMALL = Parameters(dim=4, bank_num=2, bank_rows=64, acc_rows=32, mvin_scale=False)
-FEW = settings(max_examples=4)  # capturing takes a second: a program holds several cases
+FEW = settings(max_examples=2)  # capturing takes a second: a program holds several cases
 
 Case = tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]
 
@@ -52,16 +52,16 @@ def convolutions(draw: st.DrawFn) -> Case:
 
 
 @FEW
-@given(st.lists(convolutions(), min_size=3, max_size=3))
+@given(st.lists(convolutions(), min_size=6, max_size=6))
 def test_convolutions(cases: list[Case]) -> None:
     check(*cases)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_max_pools_after_convolutions(size: int) -> None:
+@pytest.mark.parametrize("stride", [2, 4])
+def test_max_pools_after_convolutions(stride: int) -> None:
     cases: list[Case] = []
     merged = 0
-    for stride, relu, depthwise, ceil_mode in itertools.product((2, 4), *[(False, True)] * 3):
+    for size, relu, depthwise, ceil_mode in itertools.product((1, 2, 3, 4), *[(False, True)] * 3):
         conv = conv_of(3, 3, groups=3 if depthwise else 1, padding=1, low=0 if relu else -128)
         rest = ([size] * 2, [stride] * 2, [size // 2] * 2, [1, 1], ceil_mode, True)
         cases.append((lambda x, conv=conv, rest=rest: fxpress.quantized_max_pool(conv(x), *rest), ((1, 9, 8, 3),)))
@@ -82,7 +82,7 @@ def pools(draw: st.DrawFn) -> Case:
 
 
 @FEW
-@given(st.lists(pools(), min_size=4, max_size=4))
+@given(st.lists(pools(), min_size=6, max_size=6))
 def test_pools_in_plain_c(cases: list[Case]) -> None:
     check(*cases)
 
@@ -131,7 +131,7 @@ def linears(draw: st.DrawFn) -> Case:
 
 
 @FEW
-@given(st.lists(linears(), min_size=4, max_size=4))
+@given(st.lists(linears(), min_size=6, max_size=6))
 def test_linear_layers(cases: list[Case]) -> None:
     check(*cases)
 
@@ -158,7 +158,7 @@ def sums(draw: st.DrawFn) -> Case:
 
 
 @FEW
-@given(st.lists(sums(), min_size=4, max_size=4))
+@given(st.lists(sums(), min_size=6, max_size=6))
 def test_sums(cases: list[Case]) -> None:
     text = check(*cases)
     assert text.count("tiled_resadd_auto") + text.count("saturate(product") == len(cases)
@@ -177,7 +177,7 @@ def requantized_sums(draw: st.DrawFn) -> Case:
 
 
 @FEW
-@given(st.lists(requantized_sums(), min_size=4, max_size=4), st.sampled_from([Parameters(), SMALL]))
+@given(st.lists(requantized_sums(), min_size=6, max_size=6), st.sampled_from([Parameters(), SMALL]))
 def test_requantised_operands_of_sums(cases: list[Case], parameters: Parameters) -> None:
     check(*cases, parameters=parameters)
 

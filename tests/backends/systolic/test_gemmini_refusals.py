@@ -59,20 +59,22 @@ def line_of(op: str, why: str, remedy: str) -> str:
     return rf"^  %{op}(_\d+)?: (fxpress|aten)\.{op}\.default: {re.escape(why)}; {re.escape(remedy)}$"
 
 
-def convolution(**changed: Any) -> Program:
-    """A program of one convolution with other arguments."""
-    options = {key: changed.pop(key) for key in ("kernel", "groups") if key in changed}
-    kernel, groups = options.get("kernel", 3), options.get("groups", 1)
-    shape = IMAGE
-    if changed.get("channels_last") is False:
-        shape = (1, 4, 9, 9)
-    return program_of(conv_of(4, 4, kernel, groups=groups, **changed), shape)
+def test_convolutions() -> None:
+    """One program of all cases: every node is listed, in order."""
+    functions = []
+    for changed, _, _ in CONVOLUTIONS.values():
+        options = {"kernel": 3, **changed}
+        functions.append(conv_of(4, 4, options.pop("kernel"), **options))
 
+    def all_of(x: Tensor, first: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            f(first if "channels_last" in c else x)
+            for f, (c, _, _) in zip(functions, CONVOLUTIONS.values(), strict=True)
+        )
 
-@pytest.mark.parametrize("case", CONVOLUTIONS)
-def test_convolutions(case: str) -> None:
-    changed, why, remedy = CONVOLUTIONS[case]
-    assert re.search(line_of("quantized_conv", why, remedy), refused(convolution(**changed)))
+    lines = refused(program_of(all_of, IMAGE, (1, 4, 9, 9))).split("\n")
+    for line, (_, why, remedy) in zip(lines, CONVOLUTIONS.values(), strict=True):
+        assert re.search(line_of("quantized_conv", why, remedy), line)
 
 
 def test_convolutions_with_residuals() -> None:
@@ -119,9 +121,7 @@ def test_activations_in_float() -> None:
     assert re.search(line_of("quantized_linear_float", why, HOST), refused(program_of(linear, (2, 6))))
 
 
-@pytest.mark.parametrize(
-    ("function", "shapes", "op", "why", "remedy"),
-    [
+OTHERS: list[tuple[Any, list[tuple[int, ...]], str, str, str]] = [
         (
             lambda x: fxpress.lookup(x, TABLE), [(2, 3)],
             "lookup", "Gemmini has no such op", HOST,
@@ -156,14 +156,23 @@ def test_activations_in_float() -> None:
             "quantize", "it computes with floats",
             "keep it out of the model, and compute it before or after the array",
         ),
-        (
-            lambda x: torch.cat(torch.split(x, 2, 1), 0), [(2, 4)],
-            "split_with_sizes", "its result is no tensor", "use ops with one result, such as slices",
-        ),
-    ],
-)  # fmt: skip
-def test_other_ops(function: Any, shapes: list[tuple[int, ...]], op: str, why: str, remedy: str) -> None:
-    assert re.search(line_of(op, why, remedy), refused(program_of(function, *shapes)).split("\n")[-1])
+    ]  # fmt: skip
+
+
+def test_other_ops() -> None:
+    def all_of(*tensors: Tensor) -> tuple[Tensor, ...]:
+        left = iter(tensors)
+        return tuple(function(*(next(left) for _ in shapes)) for function, shapes, *_ in OTHERS)
+
+    program = program_of(all_of, *(shape for _, shapes, *_ in OTHERS for shape in shapes))
+    for line, (_, _, op, why, remedy) in zip(refused(program).split("\n"), OTHERS, strict=True):
+        assert re.search(line_of(op, why, remedy), line)
+
+
+def test_ops_with_several_results() -> None:
+    program = program_of(lambda x: torch.cat(torch.split(x, 2, 1), 0), (2, 4))
+    why, remedy = "its result is no tensor", "use ops with one result, such as slices"
+    assert re.search(line_of("split_with_sizes", why, remedy), refused(program).split("\n")[-1])
 
 
 def test_convolutions_with_float_results() -> None:
