@@ -40,8 +40,16 @@ def convolution(selector: Selector, node: Node) -> None:
         source = selector.operand(values["x"], [lanes], node)
         stride, dilation, padding = (values[name] for name in ("stride", "dilation", "padding"))
         window = window_of(weight.shape[2:], stride, dilation, padding, values["x_zero"])
+        check_window(node, window)
         weight = weight.reshape(*weight.shape[:2], *window.kernel)
     _layer(selector, node, source, weight, bias, window, lanes, groups=values["groups"], one_row=rank == 3)
+
+
+def check_window(node: Node, window: Window) -> None:
+    """Raise Refused for a window that instructions cannot describe."""
+    if max(*window.kernel, *window.padding) > 255:
+        found = f"{list(window.kernel)} and {list(window.padding)}"
+        raise Refused(node, f"its windows and their padding must be at most 255 elements wide, not {found}")
 
 
 def linear(selector: Selector, node: Node) -> None:

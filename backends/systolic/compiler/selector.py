@@ -92,8 +92,11 @@ class Selector:
             whole, dim, start = self._slots[node]
             if whole not in self.done.values:
                 self.allocate_whole(whole, lanes)
-            self.done.values[node] = self.view(whole).slice(dim, start, shape[dim])
-            return self.view(node)
+            slot = self.view(whole).slice(dim, start, shape[dim])
+            offsets = slot.tables[lanes] - slot.tables[lanes][0]
+            if slot.start % self.columns == 0 and np.array_equal(offsets, canonical):
+                self.done.values[node] = slot
+                return slot
         table = canonical if table is None else table
         words = words_of(table, self.columns) * int(np.prod([n for d, n in enumerate(shape) if d != lanes]))
         self.done.values[node] = dense(self.buffer(node.name, words), shape, lanes, table, self.columns)

@@ -187,7 +187,9 @@ class _Space:
         good = np.ones(len(self.th), bool)
         for used, limit in self._fits().values():
             good &= used <= limit
-        good &= (self.pixels < 1 << 16) & (self.th < 256 * 128)
+        good &= (
+            self.pixels if self.shape.array else self.pixels * self.tn
+        ) < 1 << 16  # what fields of instructions hold
         return _Space(self.shape, self.architecture, *(x[good] for x in (self.th, self.tw, self.tn, self.tk)))
 
     def cost(self, stationary: bool, weights_first: bool) -> _Cost:

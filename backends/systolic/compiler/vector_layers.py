@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from ....arguments import arguments
-from .array_layers import regroup
+from .array_layers import check_window, regroup
 from .layers import Pointwise, Pool, merged, window_of, with_axes
 from .selector import Refused, Selector
 from .views import Axis, Operand, Table, View, channel_dims, operand
@@ -108,8 +108,7 @@ def pool(selector: Selector, node: Node) -> None:
     for size, result, k, s, before, d in zip(sizes, results, kernel, stride, padding, dilation, strict=True):
         pads += [before, max(0, (result - 1) * s + (k - 1) * d + 1 - size - before)]
     window = window_of(kernel, stride, dilation, pads, values["x_zero"] if average else -128)
-    if max(window.kernel) > 255:
-        raise Refused(node, f"its windows {list(window.kernel)} must be at most 255 wide")
+    check_window(node, window)
     requantized = None
     if average:
         factor = torch.tensor(values["x_scale"], dtype=torch.float64) / (values["y_scale"] * window.taps)

@@ -189,6 +189,24 @@ def test_convolution_many(data: st.DataObject, machine: Architecture, seed: int,
     check(b.program(x, data.draw(convolutions(b, x, last))), machine)
 
 
+def test_concatenation_of_different_layouts() -> None:
+    b = Builder()
+    one = b.conv(b.input(1, 4, 5, 3), 6, [1, 1])
+    other = b.conv(b.input(1, 3, 5, 6), 4, [1, 1], channels_last=False)
+    compiled = check(b.program(b.call(aten.cat.default, [one, other], 0)), MACHINES[0])
+    assert list(compiled.reasons) == ["cat"]
+
+
+def test_windows_that_instructions_cannot_describe() -> None:
+    b = Builder()
+    x = b.conv(b.input(1, 300, 1, 4), 4, [1, 1])
+    compiled = check(b.program(b.conv(x, 4, [300, 1])), MACHINES[1])
+    assert compiled.reasons == {
+        "quantized_conv_1": "its windows and their padding must be at most 255 elements wide, "
+        "not [300, 1] and [0, 0, 0, 0]"
+    }
+
+
 def test_heads_of_attention() -> None:
     """Projections, heads, both products of attention and the output projection: views between them cost nothing."""
     machine, b = MACHINES[1], Builder(1)
