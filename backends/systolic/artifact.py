@@ -83,6 +83,11 @@ class SystolicArtifact(Artifact):
         reasons = self.report().get("systolic", {}).get("on_cpu", {})
         return [f"%{name}: {reason}" for name, reason in reasons.items()]
 
+    def notes(self) -> list[str]:
+        from .report.tables import summary
+
+        return summary(self.performance())
+
     def sections(self) -> list[tuple[str, str]]:
         from .report.plots import sections
 

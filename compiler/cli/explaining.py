@@ -26,6 +26,8 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
     _print_summary(out, explanation)
     out.print(_layers(explanation, out.width), _kinds(explanation), sep="\n\n")
     _print_copies(out, explanation)
+    for line in explanation.artifact.notes():
+        out.print(f"device: {line}")
     for line in explanation.fallbacks:
         out.print(f"fallback: {line}", style="yellow")
     out.print("", _passes(explanation), sep="\n")

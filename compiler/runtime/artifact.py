@@ -116,6 +116,10 @@ class Artifact:
         """What the compiler reported: what was kept, fused, refused and why."""
         return dict(json.loads(self._container.read(REPORT_JSON))) if REPORT_JSON in self._container else {}
 
+    def notes(self) -> list[str]:
+        """What reports say besides the CPU's kernels, line by line."""
+        return []
+
     def sections(self) -> list[tuple[str, str]]:
         """What the report's page shows besides the CPU's kernels: titles and HTML that needs nothing else."""
         return []

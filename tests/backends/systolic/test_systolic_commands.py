@@ -158,6 +158,13 @@ def test_explain_shows_the_array_beside_the_kernels(folder: Path, tmp_path: Path
     assert "what the units do over time" in text
 
 
+def test_explain_sums_up_what_the_array_does(folder: Path) -> None:
+    result = fxpress_command("explain", folder / "small.fxp", "--seconds", "0.02")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^device: 4x4 cells, ", result.output, re.MULTILINE)
+    assert re.search(r"^device: [\d,]+ cycles, ", result.output, re.MULTILINE)
+
+
 def test_inspect_lists_the_programs(folder: Path) -> None:
     text = fxpress_command("inspect", folder / "small.fxp").output
     assert "1 between kernels" in text
