@@ -40,7 +40,8 @@ def pack(layer: Convolution, columns: int) -> PackedWeights:
         if len(np.unique(places)) == len(places):
             data[rows[:, None], :, :, places[None, :]] = weight
         else:  # channels that are the same byte: only layers that rearrange channels have them, with few weights
-            np.add.at(data, (rows[:, None], slice(None), slice(None), places[None, :]), weight)
+            for channel, place in enumerate(places.tolist()):
+                data[:oc, :, :, place] += weight[:, channel]
         packed = data.reshape(blocks, columns, ky, kx, words, columns).transpose(0, 2, 3, 4, 5, 1)
         return PackedWeights(np.ascontiguousarray(packed), np.zeros(blocks, np.int64), True)
     groups = rows // (oc // layer.groups)
