@@ -12,7 +12,7 @@ from ....arguments import arguments
 from ....ops.requantization import HIGHEST, LOWEST
 from .c_text import literal
 from .parameters import LARGEST_POOLED, LARGEST_SIZE
-from .refusal import QUANTIZE, Refused, check_arithmetic
+from .refusal import QUANTIZE, Refused, check_arithmetic, check_channels_last
 from .steps import Step, shape
 from .writer import Writer
 
@@ -27,8 +27,7 @@ def convolution(step: Step, cx: Writer) -> None:
     if v["residual"] is not None:
         raise Refused("a convolution cannot add a residual before it rounds", SUMS)
     factor = _factor(v, cx)
-    if not v["channels_last"]:
-        raise Refused("its channels are first", "run the passes of the pipeline 'default', which put channels last")
+    check_channels_last(v)
     if set(shape(v["weight"])[2:]) == {1} and _is_one(v) and step.pool is None:
         oc, ic = shape(v["weight"])[:2]
         matrix = cx.tensor(v["weight"]).reshape(oc, ic).T
@@ -71,7 +70,7 @@ def _window(step: Step, cx: Writer, v: dict[str, Any], factor: float) -> None:
     y, rest = cx.place(step.node), (_activation(v["low"]), literal(factor), *pool, "WS")
     if is_depthwise:
         w = cx.constant(v["weight"], weight)
-        x, w, bias = f"(elem_t *){x}", f"(elem_t *){w}", f"(acc_t *){bias}"
+        x, w, bias = f"(elem_t*){x}", f"(elem_t*){w}", f"(acc_t*){bias}"  # the library takes no const ones
         sizes = (n, height, width, ic, out_height, out_width, v["stride"][0], before[0], kernel[0])
         cx.call("tiled_conv_dw_auto", *sizes, x, w, bias, y, *rest)
     else:

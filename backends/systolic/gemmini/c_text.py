@@ -10,7 +10,7 @@ import torch
 _RESERVED = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true "
-    "false memory product saturate clip main i j n c h w row column sum most".split()
+    "false memory product saturate clip main i j n c h w i0 i1 i2 i3 i4 i5 i6 i7 row column sum most".split()
 )
 _PER_LINE = {"elem_t": 24, "acc_t": 10}
 

@@ -13,8 +13,8 @@ from ....errors import InvalidInput
 from ....ops import fxpress
 from ....program import Program
 from . import array_rules, plain_rules
-from .c_text import comment, identifier
-from .memory import Memory
+from .c_text import comment
+from .memory import ALIGNMENT, Memory
 from .parameters import Parameters
 from .refusal import Refused, refuse_all
 from .self_check import self_check
@@ -109,8 +109,8 @@ def _check_values(program: Program) -> None:
     if program.is_dynamic:
         raise InvalidInput("program must have fixed sizes, not symbolic ones; capture it without dynamic shapes")
     several = Refused("its result is no tensor", "use ops with one result, such as slices")
-    refuse_all({node: several for node in program.nodes
-                if node.op == "call_function" and not isinstance(node.meta["val"], torch.Tensor)})  # fmt: skip
+    calls = [node for node in program.nodes if node.op == "call_function"]
+    refuse_all({node: several for node in calls if not isinstance(node.meta["val"], torch.Tensor)})
 
 
 def _title(step: Step) -> str:
@@ -142,8 +142,8 @@ def _source(name: str, cx: Writer, inputs: list[Argument], outputs: list[Argumen
         guard,
     ]
     if size:
-        parts += [f"static elem_t memory[{size}] row_align({max(1, 64 // array.dim)});", ""]
+        parts += [f"static elem_t memory[{size}] row_align({max(1, ALIGNMENT // array.dim)});", ""]
     parts += [HELPERS[helper].strip() + "\n" for helper in HELPERS if helper in cx.helpers]
     signature = ", ".join(argument.declaration for argument in (*inputs, *outputs))
     body = ["    gemmini_flush(0);", *cx.lines]
-    return "\n".join([*parts, f"void {identifier(name)}_run({signature}) {{", *body, "}", ""])
+    return "\n".join([*parts, f"void {name}_run({signature}) {{", *body, "}", ""])

@@ -12,7 +12,7 @@ from torch.fx import Node
 from ....arguments import arguments
 from .array_rules import HOST, global_average
 from .c_text import literal
-from .refusal import Refused, check_arithmetic
+from .refusal import Refused, check_arithmetic, check_channels_last
 from .steps import Step, shape
 from .writer import Writer
 
@@ -59,7 +59,7 @@ def average_pool(step: Step, cx: Writer) -> None:
     """The mean of windows: on the array when a window is the whole image, else summed here."""
     v = arguments(step.root)
     check_arithmetic(v)
-    _check_channels_last(v)
+    check_channels_last(v)
     sizes = shape(v["x"])[1:-1]
     if tuple(v["kernel"]) == sizes and set(v["padding"]) == {0} and set(shape(step.node)[1:-1]) == {1}:
         return global_average(step, cx)
@@ -73,29 +73,20 @@ def average_pool(step: Step, cx: Writer) -> None:
 def max_pool(step: Step, cx: Writer) -> None:
     """The largest of windows, where no convolution could do it."""
     v = arguments(step.root)
-    _check_channels_last(v)
+    check_channels_last(v)
     _windows(step, cx, v, "elem_t most = -128;", "if ({x} > most) most = {x};", "most")
-
-
-def _check_channels_last(v: dict[str, Any]) -> None:
-    if not v["channels_last"]:
-        raise Refused("its channels are first", "run the passes of the pipeline 'default', which put channels last")
 
 
 def _windows(step: Step, cx: Writer, v: dict[str, Any], start: str, take: str, result: str) -> None:
     """Loops over pixels, channels and windows; padding is left out. One-dimensional images have one column."""
     n, *sizes, channels = shape(v["x"])
-    out = shape(step.node)[1:-1]
-    is_line = len(sizes) == 1
-    height, width = (*sizes, 1)[:2]
-    kernel, stride, padding, dilation = (
-        (*v[name], filler)[:2] if is_line else tuple(v[name])
-        for name, filler in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1))
-        if name in v or not v.update({name: [1] * len(sizes)})
-    )
+    height, width = _pair(sizes, 1)
+    rows, columns = _pair(shape(step.node)[1:-1], 1)
+    kernel, stride, padding = _pair(v["kernel"], 1), _pair(v["stride"] or v["kernel"], 1), _pair(v["padding"], 0)
+    dilation = _pair(v.get("dilation") or [1, 1], 1)
     x, y = cx.place(v["x"]), cx.place(step.node)
-    cx.line(f"for (int n = 0; n < {n}; n++) for (int row = 0; row < {out[0]}; row++)")
-    cx.line(f"for (int column = 0; column < {(*out, 1)[1]}; column++) for (int c = 0; c < {channels}; c++) {{", 2)
+    cx.line(f"for (int n = 0; n < {n}; n++) for (int row = 0; row < {rows}; row++)")
+    cx.line(f"for (int column = 0; column < {columns}; column++) for (int c = 0; c < {channels}; c++) {{", 2)
     cx.line(start, 3)
     cx.line(f"for (int i = 0; i < {kernel[0]}; i++) for (int j = 0; j < {kernel[1]}; j++) {{", 3)
     cx.line(f"int h = row * {stride[0]} + i * {dilation[0]} - {padding[0]};", 4)
@@ -103,8 +94,12 @@ def _windows(step: Step, cx: Writer, v: dict[str, Any], start: str, take: str, r
     cx.line(f"if (h < 0 || h >= {height} || w < 0 || w >= {width}) continue;", 4)
     cx.line(take.format(x=f"{x}[((n * {height} + h) * {width} + w) * {channels} + c]"), 4)
     cx.line("}", 3)
-    cx.line(f"{y}[((n * {out[0]} + row) * {(*out, 1)[1]} + column) * {channels} + c] = {result};", 3)
+    cx.line(f"{y}[((n * {rows} + row) * {columns} + column) * {channels} + c] = {result};", 3)
     cx.line("}", 2)
+
+
+def _pair(sizes: Sequence[int], filler: int) -> tuple[int, int]:
+    return (sizes[0], sizes[1]) if len(sizes) == 2 else (sizes[0], filler)
 
 
 def view(step: Step, cx: Writer) -> None:

@@ -39,3 +39,9 @@ def check_arithmetic(values: Mapping[str, Any]) -> None:
             raise Refused(f"{name} is {value}, and Gemmini has no zero points", QUANTIZE)
     if values.get("mode", "F") != "F":
         raise Refused("it requantises in fixed point (mode 'I'), and Gemmini in float32", QUANTIZE)
+
+
+def check_channels_last(values: Mapping[str, Any]) -> None:
+    """Refuse an op on images whose channels come before rows and columns."""
+    if not values["channels_last"]:
+        raise Refused("its channels are first", "run the passes of the pipeline 'default', which put channels last")
