@@ -216,14 +216,17 @@ def _blocked(ties: Ties, components: Components, graph: nx.Graph) -> Iterator[Bl
         holds.setdefault(hold.axis, hold)
     done: set[Axis] = set()
     for axis in ties.sizes:
-        is_layer = is_constant(axis.node) and axis.node.meta["val"].dim() > 1
+        value = axis.node.meta["val"]
+        is_layer = is_constant(axis.node) and value.dim() > 1 and value.is_floating_point()
         if not is_layer or axis in done or axis in holds or components.free[components.labels_of(axis)].any():
             continue
         reached = nx.node_connected_component(graph, axis)
-        mine = tuple(a for a in ties.sizes if a in reached and is_constant(a.node))
+        mine = (axis, *(a for a in ties.sizes if a in reached and a is not axis and is_constant(a.node)))
         done.update(mine)
         _, ways = nx.single_source_dijkstra(graph.subgraph(reached), axis)
-        stops = sorted((a for a in reached if a in holds), key=lambda a: (holds[a].reason == UNCHOSEN, len(ways[a])))
+        stops = sorted(
+            (a for a in reached if a in holds), key=lambda a: (holds[a].reason in (UNCHOSEN, ONLY_ONE), len(ways[a]))
+        )
         if stops:
             stop = holds[stops[0]]
             yield Blocked(mine, tuple(ways[stops[0]]), stop.node, stop.reason)

@@ -16,12 +16,13 @@ from torch.fx import Node
 from ..match import arguments
 from .layer_maps import LAYERS
 from .map_types import IndexMap, Kept
+from .recurrent_maps import RECURRENT
 from .ties import Ties
 from .view_maps import VIEWS
 
 aten = torch.ops.aten
 
-TABLE: dict[Any, IndexMap] = {**LAYERS, **VIEWS}
+TABLE: dict[Any, IndexMap] = {**LAYERS, **RECURRENT, **VIEWS}
 
 POINTWISE_TOO = frozenset(
     {

@@ -24,7 +24,7 @@ CONTRACTIONS = frozenset(
         *(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input),
         *(fxpress.conv_transpose.default, aten.linear.default, fxpress.linear.default, aten.matmul.default),
         *(aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default),
-        *(aten.scaled_dot_product_attention.default, fxpress.attention.default),
+        *(aten.scaled_dot_product_attention.default, fxpress.attention.default, aten.gru.input, aten.lstm.input),
     }
 )
 GROUP_NORMS = frozenset({aten.group_norm.default, fxpress.group_norm.default})

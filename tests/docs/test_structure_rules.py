@@ -26,8 +26,8 @@ PARTS |= dict.fromkeys(
     ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
 )
 PARTS |= dict.fromkeys(
-    ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked", "selection",
-     "steps", "ties", "view_maps"),
+    ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked",
+     "recurrent_maps", "selection", "steps", "ties", "view_maps"),
     "remove_units",
 )  # fmt: skip
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}

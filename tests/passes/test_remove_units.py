@@ -159,30 +159,41 @@ def torch_attention() -> nn.Module:
     return Net(lambda m, x: m.attention(x, x, x)[0], attention=nn.MultiheadAttention(16, 4, batch_first=True))
 
 
+def recurrent(kind: type[nn.Module]) -> nn.Module:
+    def forward(m, x):
+        y, _ = m.layers(m.stem(x))
+        return m.last(y)
+
+    layers = kind(10, 8, num_layers=2, batch_first=True, bidirectional=True)
+    return Net(forward, stem=nn.Linear(16, 10), layers=layers, last=nn.Linear(16, 3))
+
+
 NETWORKS = {
-    "residual": (residual, IMAGE, 0.5),
-    "concatenation": (concatenation, IMAGE, 0.5),
-    "depthwise": (depthwise, IMAGE, 0.5),
-    "grouped": (grouped, IMAGE, 0.5),
-    "shuffled": (shuffled, IMAGE, 0.5),
-    "transposed": (transposed, IMAGE, 0.5),
-    "squeeze_excite": (squeeze_excite, IMAGE, 0.5),
-    "flattened": (flattened, IMAGE, 0.5),
-    "pixel_shuffle": (pixel_shuffle, IMAGE, 0.5),
-    "norms": (norms, IMAGE, 0.5),
-    "gated_mlp": (gated_mlp, TOKENS, 0.5),
-    "torch_attention": (torch_attention, TOKENS, 0.5),
+    "residual": (residual, IMAGE),
+    "concatenation": (concatenation, IMAGE),
+    "depthwise": (depthwise, IMAGE),
+    "grouped": (grouped, IMAGE),
+    "shuffled": (shuffled, IMAGE),
+    "transposed": (transposed, IMAGE),
+    "squeeze_excite": (squeeze_excite, IMAGE),
+    "flattened": (flattened, IMAGE),
+    "pixel_shuffle": (pixel_shuffle, IMAGE),
+    "norms": (norms, IMAGE),
+    "gated_mlp": (gated_mlp, TOKENS),
+    "gru": (lambda: recurrent(nn.GRU), TOKENS),
+    "lstm": (lambda: recurrent(nn.LSTM), TOKENS),
+    "torch_attention": (torch_attention, TOKENS),
     **{
-        f"attention-{kind}": ((lambda kind=kind: attention(kind)), TOKENS, 0.5)
+        f"attention-{kind}": ((lambda kind=kind: attention(kind)), TOKENS)
         for kind in ("separate", "merged", "chunked", "written", "gqa", "repeated")
     },
 }
-"""Each with its input's shape and the largest share of parameters that may be left."""
+"""Each with its input's shape."""
 
 
 def program_of(name: str, pipeline: str = "") -> Program:
     torch.manual_seed(0)
-    make, shape, _ = NETWORKS[name]
+    make, shape = NETWORKS[name]
     return PassManager(pipeline).run(trace(make().eval(), torch.randn(shape)))
 
 
