@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...errors import InvalidArtifact
+from ...errors import InvalidArtifact, InvalidInput
 from ...runtime.artifact import Artifact
 from ...runtime.host_calls import Functions
 from ...runtime.tensor_file import Array
@@ -18,6 +18,7 @@ from .report.energy import EnergyTable
 from .report.performance import LayerFacts, Performance
 from .simulator.cycles import simulate_cycles
 from .simulator.functional import run
+from .simulator.perfetto import write_trace
 from .simulator.timeline import Timeline
 
 RUN = "fxpress_systolic::run"
@@ -34,6 +35,12 @@ class SystolicArtifact(Artifact):
 
     def _functions(self) -> Functions:
         self.programs = tuple(map(SystolicProgram.from_bytes, self._container.programs()))
+        for index, program in enumerate(self.programs):
+            if program.architecture != self.architecture:
+                raise InvalidArtifact(
+                    f"program {index} must be for the artifact's array, {self.architecture}, not for "
+                    f"{program.architecture}"
+                )
         return {RUN: self._run_program}
 
     def _run_program(self, index: Any, inputs: Sequence[Array]) -> list[Array]:
@@ -45,14 +52,17 @@ class SystolicArtifact(Artifact):
         found = run(program, {value.name: x for value, x in zip(program.inputs, inputs, strict=True)})
         return [found[value.name] for value in program.outputs]
 
-    @property
+    @cached_property
     def architecture(self) -> Architecture:
         """The machine that the programs are for."""
         from ...target import Target  # here, because a saved target is read by the registry
         from .target import SystolicTarget
 
-        target = Target.parse(self._manifest.target)
-        assert isinstance(target, SystolicTarget)
+        try:
+            target = Target.parse(self._manifest.target)
+        except InvalidInput as error:
+            raise InvalidArtifact(f"target of the manifest must be one that fxpress wrote: {error}") from error
+        assert isinstance(target, SystolicTarget)  # or the artifact would be of another class
         return target.architecture
 
     @cached_property
@@ -99,6 +109,12 @@ class SystolicArtifact(Artifact):
             f"# program {index} of {len(self.programs)} for {program.architecture}\n{program.disassemble()}"
             for index, program in enumerate(self.programs)
         )
+
+    def trace(self, path: str | os.PathLike[str], program: int = 0) -> None:
+        """Write when everything in one of the programs happens as a trace for ui.perfetto.dev."""
+        if not 0 <= program < len(self.programs):
+            raise InvalidInput(f"program must be below {len(self.programs)}, not {program}")
+        write_trace(self.timelines[program], path)
 
     def verilog(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write the machine that runs the programs as Verilog-2005; returns the files."""

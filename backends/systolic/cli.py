@@ -40,9 +40,7 @@ def report(
 ) -> None:
     """Show what a run costs the array: cycles, utilisation, bytes and energy of each layer."""
     from ...cli.formatting import console
-    from ...errors import InvalidInput
     from .report.tables import layer_table, summary
-    from .simulator.perfetto import write_trace
 
     loaded = _load(artifact)
     performance = loaded.performance(_energy(energy))
@@ -58,9 +56,7 @@ def report(
 
         _write(html, page(artifact.name, performance, loaded.timelines))
     if trace is not None:
-        if program >= len(loaded.programs):
-            raise InvalidInput(f"program must be below {len(loaded.programs)}, not {program}")
-        write_trace(loaded.timelines[program], trace)
+        loaded.trace(trace, program)
         out.print(f"wrote {trace}")
 
 

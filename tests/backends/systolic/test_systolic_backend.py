@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from fxpress.backends.systolic.encoding import assemble_all, encode_all
 from fxpress.backends.systolic.host import check_crossings, stitch
 from fxpress.backends.systolic.program import Segment
 from fxpress.errors import InternalError, InvalidArtifact, InvalidInput, Unsupported
+from fxpress.runtime.container import Container
 from fxpress.target import Target
 from fxpress.testing import op_counts
 from torch import nn
@@ -137,6 +139,31 @@ def test_a_report_may_be_left_out_but_not_lie(artifact: SystolicArtifact, monkey
     monkeypatch.setattr(artifact, "report", lambda: {"systolic": {"facts": [[{}]]}})
     with pytest.raises(InvalidArtifact, match=r"^report must have the facts of each layer of the programs"):
         artifact.performance()
+
+
+@pytest.mark.parametrize(
+    ("programs", "message"),
+    [
+        ([b"garbage"], r"^a systolic program must start with "),
+        ("other", r"^program 0 must be for the artifact's array, rows=4,.*, not for rows=2,"),
+    ],
+    ids=["garbage", "other"],
+)
+def test_foreign_programs_are_refused(
+    artifact: SystolicArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, programs: object, message: str
+) -> None:
+    artifact.save(tmp_path / "model.fxp")
+    other = replace(artifact.programs[0], architecture=replace(artifact.architecture, rows=2))
+    monkeypatch.setattr(Container, "programs", lambda self: [other.to_bytes()] if programs == "other" else programs)
+    with pytest.raises(InvalidArtifact, match=message):
+        fxpress.runtime.load(tmp_path / "model.fxp")
+
+
+def test_traces(artifact: SystolicArtifact, tmp_path: Path) -> None:
+    artifact.trace(tmp_path / "trace.json")
+    assert json.loads((tmp_path / "trace.json").read_text())
+    with pytest.raises(InvalidInput, match=r"^program must be below 1, not 1$"):
+        artifact.trace(tmp_path / "trace.json", program=1)
 
 
 @pytest.mark.parametrize("index", [1, -1, True, "0"])
