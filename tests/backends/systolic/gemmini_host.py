@@ -76,7 +76,7 @@ def conv_of(
     fan_in = weight[0].numel()
     options: dict[str, Any] = {
         "weight_scale": torch.full((oc,), 0.01), "x_scale": 0.02, "x_zero": 0, "residual_scale": 1.0,
-        "residual_zero": 0, "y_scale": 0.01 * 0.02 * 70 * fan_in**0.5 * 70, "y_zero": 0, "low": low, "high": high,
+        "residual_zero": 0, "y_scale": 0.01 * 0.02 * 100 * fan_in**0.5, "y_zero": 0, "low": low, "high": high,
         "stride": _all(stride, 2), "padding": _all(padding, 4), "dilation": _all(dilation, 2), "groups": groups,
         "mode": "F", "channels_last": True, **changed,
     }  # fmt: skip
