@@ -25,6 +25,8 @@ def emit(chip: Chip, index: int, layer: Layer, packed: PackedWeights | None, pla
 
 
 class _Emission(Fetching):
+    _is_padded = False
+
     def run(self) -> None:
         layer, tiling = self.layer, self.tiling
         if isinstance(layer, Convolution | Product):
@@ -38,8 +40,6 @@ class _Emission(Fetching):
             steps = ((tile, part) for part in blocks for tile in self.tiles())
         else:
             steps = ((tile, part) for tile in self.tiles() for part in blocks)
-        if self.plan.output is not None:
-            self._pad(self.plan.output)
         for tile, (first, last) in steps:
             match layer:
                 case Convolution() | Product():
@@ -52,8 +52,10 @@ class _Emission(Fetching):
                     self._pointwise(tile, first, last)
 
     def _pad(self, kept: Resident) -> None:
-        """Fill the border of a value that stays on the chip."""
-        for address, words in kept.border():
+        """Fill the border of a value that stays on the chip, once."""
+        border = [] if self._is_padded else kept.border()
+        self._is_padded = True
+        for address, words in border:
             self.add(
                 Load(
                     memory=Memory.ACTIVATIONS, destination=address, dram=0, count_x=words, stride_x=0,
@@ -172,6 +174,8 @@ class _Emission(Fetching):
     ) -> None:
         """The same into the whole value on the chip, row by row where it has a border; to DRAM if others read it."""
         residual = self.residual_tile(tile, first, last) if self.layer.residual is not None else 0
+        self.parameters(first, last, groups[0].skipped)
+        self._pad(kept)  # behind the loads that the first tile waits for
         for group in groups:
             for row in range(group.low, group.high) if tile.columns < self.layer.columns else (group.low,):
                 begin, rows = row * tile.columns, 1 if tile.columns < self.layer.columns else group.high - group.low
