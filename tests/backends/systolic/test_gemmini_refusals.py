@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fxpress import Program
+from fxpress import Program, capture
 from fxpress.backends.systolic.gemmini import Parameters, emit
 from fxpress.errors import InvalidInput, Unsupported
 from fxpress.ops import fxpress
@@ -88,6 +88,24 @@ def test_strides_that_no_tile_of_the_scratchpad_holds() -> None:
     assert "stride 3 needs more scratchpad than there is; use an array with more rows" in refused(
         program_of(conv_of(2, 2, 3, stride=3), (1, 9, 9, 2)), parameters=small
     )
+
+
+def test_sizes_beyond_sixteen_bits() -> None:
+    why = "a size is above 65535, or its stride above 255"
+    program = program_of(conv_of(1, 1, 1, stride=2), (1, 1, 65537, 1))
+    assert re.search(line_of("quantized_conv", why, HOST), refused(program))
+
+
+def test_symbolic_sizes() -> None:
+    sizes = {"x": {0: torch.export.Dim("n", min=2, max=8)}}
+
+    class Requantize(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return fxpress.requantize(x, 0.1, 0, 0.2, 0, -128, 127, "F")
+
+    program = capture(Requantize(), (random_int8(4, 3),), dynamic_shapes=sizes)
+    with pytest.raises(InvalidInput, match=r"^program must have fixed sizes, not symbolic ones; capture it without"):
+        emit(program)
 
 
 def test_linear_layers_with_residuals() -> None:
