@@ -153,6 +153,63 @@ def quantize_command(
     )
 
 
+@app.command("prune")
+def prune_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As for `compile`; also a FILE.program.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="FILE.fxp: a compiled artifact. FILE.program: the pruned program, for `compile` and `quantize`.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[
+        str,
+        typer.Option(help="The share of each group that goes, or uniform, global, gentle, taylor, vector, random."),
+    ] = "0.5",
+    importance: Annotated[
+        str | None,
+        typer.Option(help="What goes first: l1, l2, batch-norm, taylor, hessian, activation, random."),
+    ] = None,
+    ranking: Annotated[str | None, typer.Option(help="local: a share of each group. global: of all together.")] = None,
+    multiple: Annotated[int | None, typer.Option(min=1, help="Round what is left up to a multiple of this.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="As for `quantize`; for importance by gradients or activations.")
+    ] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="How many items of calibration data to take.")] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep whole what this layer returns: a node's name, an op, a module's path, or /a regex/."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Prune no other layers; as --ignore.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
+    target: Annotated[str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}.")] = "cpu",
+    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
+) -> None:
+    """Remove the channels, heads and hidden units that matter least; write an artifact or a program."""
+    from .models import load_model
+    from .pruning import prune_to_file
+
+    prune_to_file(
+        load_model(model, inputs or [], sequence=sequence, batch=batch),
+        output,
+        config=config,
+        importance=importance,
+        ranking=ranking,
+        multiple=multiple,
+        calibration=calibration,
+        calibration_items=items,
+        ignore=ignore or [],
+        only=only or [],
+        target=target,
+    )
+
+
 @app.command()
 def run(
     artifact: ArtifactFile,

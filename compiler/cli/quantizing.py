@@ -44,7 +44,7 @@ def quantize_to_file(
     with TerminalProgress() as progress:
         original = as_program(loaded.model, loaded.args, loaded.kwargs)
         program = quantize(
-            original, calibration=data, ignore=_scopes(ignore), only=_scopes(only), target=target, budget=budget,
+            original, calibration=data, ignore=scopes_of(ignore), only=scopes_of(only), target=target, budget=budget,
             progress=progress, **options,
         )  # fmt: skip
         if output.suffix == ".fxp":
@@ -85,7 +85,7 @@ def _npz_items(path: Path) -> Iterator[dict[str, torch.Tensor]]:
         yield {name: column[index] for name, column in columns.items()}
 
 
-def _scopes(texts: Sequence[str]) -> list[Any]:
+def scopes_of(texts: Sequence[str]) -> list[Any]:
     """Scopes as the command line writes them: /a regular expression/ between slashes, all else as it is."""
     return [_pattern(text[1:-1]) if re.fullmatch(r"/.+/", text) else text for text in texts]
 

@@ -1,0 +1,73 @@
+"""`fxpress prune`: removes what matters least, writes a Program or an artifact, says what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..api import as_program
+from ..api import compile as compile_model
+from ..program import Program
+from ..progress import TerminalProgress
+from ..pruning import prune
+from ..report.quantities import bytes_text
+from .formatting import console
+from .models import LoadedModel
+from .quantizing import load_calibration, scopes_of
+
+MOST_LISTED = 20
+
+
+def prune_to_file(
+    loaded: LoadedModel,
+    output: Path,
+    *,
+    config: str,
+    calibration: str | None,
+    ignore: Sequence[str],
+    only: Sequence[str],
+    target: str,
+    calibration_items: int | None = None,
+    **changes: Any,
+) -> None:
+    """Prune and save: an artifact when `output` ends in .fxp, else the Program. Raises what `prune` raises."""
+    from ..passes.pruning.config import config_of
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    chosen = config_of(_ratio_or_name(config), **given)
+    data = None if calibration is None else load_calibration(calibration)
+    with TerminalProgress() as progress:
+        original = as_program(loaded.model, loaded.args, loaded.kwargs)
+        program = prune(
+            original, chosen, calibration=data, calibration_items=calibration_items, ignore=scopes_of(ignore),
+            only=scopes_of(only), target=target, progress=progress,
+        )  # fmt: skip
+        if output.suffix == ".fxp":
+            compile_model(program, target=target, progress=progress).save(output)
+        else:
+            program.save(output)
+    _print_summary(original, program, output)
+
+
+def _ratio_or_name(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _print_summary(original: Program, program: Program, output: Path) -> None:
+    out = console()
+    out.print(str(output), style="bold", end="  ")
+    out.print(bytes_text(output.stat().st_size), end=", ")
+    before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
+    out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
+    records = [record for record in program.history if record.name == "remove-units"]
+    left = [line for record in records for line in record.rewrites if not line.startswith("%")]
+    stays = [reason for record in records for reason in record.skipped]
+    for lines, style in ((left, None), (stays, "yellow")):
+        for line in lines[:MOST_LISTED]:
+            out.print(f"  {line}", style=style)
+        if len(lines) > MOST_LISTED:
+            out.print(f"  ... and {len(lines) - MOST_LISTED} more", style=style)

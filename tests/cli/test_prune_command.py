@@ -1,0 +1,47 @@
+"""`fxpress prune`: programs and artifacts, what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import fxpress
+from fxpress.cli.models import load_model
+from typer.testing import Result
+
+Command = Callable[..., Result]
+
+
+def test_a_program_is_written(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.program"
+    result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", path, "--config", "0.25")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"m\.program  [\d.]+ KiB, constants [\d.]+ K?i?B -> [\d.]+ K?i?B", result.output)
+    assert "linear: 12 of 16 units left" in result.output
+    assert re.search(r"%\w+: dim 1 stays whole: %\w+: an input of the model", result.output)
+    program = load_model(str(path), []).model
+    assert isinstance(program, fxpress.Program)
+    assert sorted(tuple(x.shape) for x in program.constants.values()) == [(4,), (4, 12), (12,), (12, 8)]
+
+
+def test_an_artifact_is_written(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.fxp"
+    options = ("--config", "uniform", "--importance", "l1", "--multiple", 4)
+    result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", path, *options)
+    assert result.exit_code == 0, result.output
+    assert "linear: 8 of 16 units left" in result.output
+    (record,) = [x for x in fxpress.runtime.load(path).report()["passes"] if x["name"] == "remove-units"]
+    assert any("a softmax is over all of it" in reason for reason in record["skipped"])
+
+
+def test_what_does_not_fit_is_refused(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (("--config", "1.5"), "ratio must be a number from 0 up to but not 1, not 1.5"),
+        (("--config", "half"), "config must be a ratio, a PruneConfig or one of"),
+        (("--ignore", "nowhere"), "ignore must match something that can be pruned, but 'nowhere' does not"),
+    ):
+        result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", tmp_path / "m.program", *options)
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
+    assert not list(tmp_path.glob("*.program"))
