@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import Unsupported
-from ..architecture import KIB, RECORD_WORDS, Architecture, Memory
+from ..architecture import RECORD_WORDS, Architecture, Memory
 from ..timing import (
     LOAD_LATENCY,
     RECORD_CYCLES,
@@ -166,21 +166,30 @@ class _Space:
 
     def lacking(self) -> str | None:
         """Which memory is too small for every tiling, with the least that would do; None when one fits."""
-        machine, fits = self.architecture, self._fits()
-        good = np.ones(len(self.th), bool)
-        for used, limit in fits.values():
-            good &= used <= limit
-        if good.any():
+        fits = self._fits()
+        good = {memory: used <= limit for memory, (used, limit) in fits.items()}
+        if np.logical_and.reduce(list(good.values())).any():
             return None
         for memory, (used, limit) in fits.items():
-            if int(used.min()) > limit:
-                size = machine.columns * (4 if memory is Memory.ACCUMULATORS else 1)
-                least = int(used.min()) * machine.words(memory) // limit
-                return (
-                    f"its smallest tile needs {-(-least * size // KIB)} KiB of {memory.name.lower()} memory, "
-                    f"more than the {machine.words(memory) * size // KIB} KiB there are"
-                )
-        return "its smallest tiles fit the memories one by one but not together; make the activation memory larger"
+            others = np.logical_and.reduce([fine for other, fine in good.items() if other is not memory])
+            if others.any():
+                return f"its smallest tile needs {self._least(memory, int(used[others].min()), limit)}"
+        smallest = int(np.argmin(sum(used / limit for used, limit in fits.values())))
+        needs = [
+            self._least(memory, int(used[smallest]), limit)
+            for memory, (used, limit) in fits.items()
+            if used[smallest] > limit
+        ]
+        return f"its smallest tile needs {' and '.join(needs)}"
+
+    def _least(self, memory: Memory, used: int, limit: int) -> str:
+        """The option of the architecture that makes room for `used` words where there are `limit`."""
+        option = f"{memory.name.lower().removesuffix('s')}_kib"
+        size = getattr(self.architecture, option)
+        least = -(-size * used // limit)
+        if memory in (Memory.ACTIVATIONS, Memory.ACCUMULATORS):
+            least = 1 << (least - 1).bit_length()  # banks are told apart by bits of addresses
+        return f"{option}={least} (it is {size})"
 
     def fitting(self) -> _Space:
         """Only the tilings that fit."""
@@ -295,4 +304,4 @@ def require(found: Tiling | str, name: str, where: str) -> Tiling:
     if isinstance(found, Tiling):
         return found
     at = f" at {where}" if where else ""
-    raise Unsupported(f"layer %{name}{at} does not fit: {found}; give the machine more, or cut the layer")
+    raise Unsupported(f"layer %{name}{at} does not fit: {found}; enlarge it, or cut the layer")
