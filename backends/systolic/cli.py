@@ -19,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+SHOWN = 4  # names of nodes that are on the CPU for one reason
+
 ArtifactFile = Annotated[
     Path, typer.Argument(metavar="MODEL.fxp", help="A model compiled for a systolic target.", show_default=False)
 ]
@@ -49,8 +51,9 @@ def report(
     for line in summary(performance):
         out.print(f"  {line}")
     out.print("", layer_table(performance), sep="\n")
-    for line in loaded.on_cpu:
-        out.print(f"on the CPU: {line}", style="yellow")
+    for reason, names in _by_reason(loaded.on_cpu).items():
+        shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        out.print(f"on the CPU: {shown}: {reason}", style="yellow")
     if html is not None:
         from .report.plots import page
 
@@ -198,6 +201,15 @@ def _load(path: Path) -> SystolicArtifact:
             "compile the model with --target systolic"
         )
     return loaded
+
+
+def _by_reason(lines: list[str]) -> dict[str, list[str]]:
+    """Names of nodes by the reason for which they are on the CPU."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, reason = line.partition(": ")
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _energy(path: Path | None) -> EnergyTable:
