@@ -55,6 +55,7 @@ def prune(
     removed, bad data, and what capturing raises.
     """
     from .passes.pruning.config import config_of
+    from .passes.pruning.remove_blocks import least_blocks
     from .passes.pruning.steps import prune_step, removable_groups
     from .passes.quantization.calibration import Calibration
 
@@ -72,9 +73,13 @@ def prune(
                 data = Calibration.generate(program, progress=stage)
             else:
                 data = Calibration(calibration, program, count=calibration_items, progress=stage)
+        if chosen.blocks:
+            stage("prune: blocks")
+            blocks = least_blocks(program, chosen, data)
+            program = PassManager([blocks], verify=verify, target=where, instruments=instruments).run(program)
         groups = removable_groups(program, ignore, only)
         original = {group.name: group.size for group in groups.removable}
-        if not original:
+        if not original and not chosen.blocks:
             raise InvalidInput(
                 f"model must have channels, heads or hidden units that can be removed, but all must stay:\n"
                 f"{groups.details()}"

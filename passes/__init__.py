@@ -57,6 +57,7 @@ PASSES: dict[str, str] = {
     "recognize-rms-norm": "fxpress.passes.canonicalize.recognize_norm:recognize_rms_norm",
     "recognize-sigmoid": "fxpress.passes.canonicalize.recognize_activation:recognize_sigmoid",
     "recognize-softmax": "fxpress.passes.canonicalize.recognize_softmax:recognize_softmax",
+    "remove-blocks": "fxpress.passes.pruning.remove_blocks:RemoveBlocks",
     "remove-units": "fxpress.passes.pruning.remove_units:RemoveUnits",
     "simplify-mask": "fxpress.passes.fusion.simplify_attention:simplify_mask",
     "unflatten-linear": "fxpress.passes.canonicalize.normalize_linear:unflatten_linear",

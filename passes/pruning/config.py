@@ -24,8 +24,9 @@ class PruneConfig:
     scale, "taylor" (the first-order change of the loss), "hessian" (its second-order change, from the diagonal),
     "activation" (the energy that consumers receive), or "random" ones by `seed`. Of equals the later goes first.
     `multiple` is what the number of indices left is rounded up to a multiple of. `schedule` removes in one go, or in
-    `steps` of equal or of cubically falling size, scoring anew each time. `loss` takes what the model returns and gives
-    a number, for "taylor" and "hessian"; without it the change of the outputs themselves counts.
+    `steps` of equal or of cubically falling size, scoring anew each time. `blocks` is the share of residual branches,
+    f of x + f(x), that go as a whole before the first step: those that add least. `loss` takes what the model returns
+    and gives a number, for "taylor" and "hessian"; without it the change of the outputs themselves counts.
     """
 
     ratio: float = 0.5
@@ -37,11 +38,12 @@ class PruneConfig:
     schedule: str = "one-shot"
     steps: int = 1
     seed: int = 0
+    blocks: float = 0.0
     loss: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        for name, ratio in (("ratio", self.ratio), ("most", self.most), *self.ratios.items()):
-            check_ratio(ratio, f"ratio of {name!r}" if name not in ("ratio", "most") else name)
+        for name, ratio in (("ratio", self.ratio), ("most", self.most), ("blocks", self.blocks), *self.ratios.items()):
+            check_ratio(ratio, f"ratio of {name!r}" if name not in ("ratio", "most", "blocks") else name)
         for name, value, choices in (
             ("importance", self.importance, IMPORTANCES),
             ("ranking", self.ranking, RANKINGS),
@@ -64,7 +66,9 @@ class PruneConfig:
     @property
     def needs_data(self) -> bool:
         """Whether importance is measured on inputs."""
-        return self.importance in ("taylor", "hessian", "activation")
+        return self.importance in ("taylor", "hessian", "activation") or (
+            self.blocks > 0 and self.importance != "random"
+        )
 
     def share(self, step: int) -> float:
         """How much of what goes in the end is gone after `step`, counted from 1."""
