@@ -74,7 +74,7 @@ class Builder:
     ) -> Node:
         rank = len(kernel)
         ic = x.meta["val"].shape[-1 if channels_last else 1]
-        weight = self.random.integers(-127, 128, (oc, ic // groups, *kernel))
+        weight = self.random.integers(-127, 128, (oc, ic // groups, *kernel), np.int8)
         stride, dilation = list(stride or [1] * rank), list(dilation or [1] * rank)
         padding = list(padding or [0] * 2 * rank)
         constants = self._constants(weight)
@@ -88,7 +88,7 @@ class Builder:
 
     def linear(self, x: Node, oc: int, *, residual: Node | None = None, as_float: bool = False) -> Node:
         ic = x.meta["val"].shape[-1]
-        constants = self._constants(self.random.integers(-127, 128, (oc, ic)))
+        constants = self._constants(self.random.integers(-127, 128, (oc, ic), np.int8))
         if as_float:
             rest = (self.scale(), self.zero(), "none")
             return self.call(fxpress.quantized_linear_float.default, x, *constants[:2], residual, constants[2], *rest)
