@@ -57,9 +57,7 @@ def select(nodes: Iterable[Node], scopes: Sequence[Scope] | Scope, option: str, 
             unmatched.append(scope)
     if unmatched:
         shown = ", ".join(repr(s.pattern if isinstance(s, re.Pattern) else s) for s in unmatched)
-        raise InvalidInput(
-            f"{option} must match something that can be {done}, but {shown} does not; {_known(nodes)}"
-        )
+        raise InvalidInput(f"{option} must match something that can be {done}, but {shown} does not; {_known(nodes)}")
     return chosen
 
 
