@@ -31,6 +31,9 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
     for line in explanation.fallbacks:
         out.print(f"fallback: {line}", style="yellow")
     out.print("", _passes(explanation), sep="\n")
+    if explanation.pruned:
+        out.print("\nwhat pruning left", style="bold")
+        out.print("\n".join(f"  {line}" for line in explanation.pruned))
     if explanation.decisions.layers:
         out.print("\nwhat quantisation decided", style="bold")
         out.print(_decisions(explanation.decisions))

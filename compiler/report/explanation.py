@@ -135,6 +135,12 @@ class Explanation:
         """How wide each layer's numbers are and why, where the model was quantised."""
         return Decisions(tuple(layer for outcome in self.passes for layer in outcome.decisions.layers))
 
+    @property
+    def pruned(self) -> list[str]:
+        """What is left of each group of units, where the model was pruned."""
+        records = [outcome.rewrites for outcome in self.passes if outcome.name == "remove-units"]
+        return [line for rewrites in records for line in rewrites if not line.startswith("%")]
+
     def share_of_peak(self, flops_per_second: float) -> float:
         """A rate relative to the machine's."""
         return flops_per_second / self.peaks.flops_per_second

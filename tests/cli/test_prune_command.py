@@ -33,6 +33,8 @@ def test_an_artifact_is_written(fxpress_command: Command, model_file: Path, tmp_
     assert "linear: 8 of 16 units left" in result.output
     (record,) = [x for x in fxpress.runtime.load(path).report()["passes"] if x["name"] == "remove-units"]
     assert any("a softmax is over all of it" in reason for reason in record["skipped"])
+    result = fxpress_command("explain", path, "--seconds", 0.05)
+    assert "what pruning left\n  linear: 8 of 16 units left" in result.output
 
 
 def test_what_does_not_fit_is_refused(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
