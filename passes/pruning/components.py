@@ -54,9 +54,10 @@ class _Connecting:
         self._held = np.zeros(self._count, dtype=bool)
         self._reluctant = np.zeros(self._count, dtype=bool)
         self._chosen = np.zeros(self._count, dtype=bool)
-        self._edges: list[tuple[Indices, Indices]] = [
-            (self._offsets[t.first] + t.first_indices, self._offsets[t.second] + t.second_indices) for t in ties.ties
-        ]
+        self._labels: Indices = np.arange(self._count)
+        self._join(
+            [(self._places(t.first, t.first_indices), self._places(t.second, t.second_indices)) for t in ties.ties]
+        )
         self._links: list[Tie] = []
         for hold in ties.holds:
             self._mark(self._held, hold.axis)
@@ -66,22 +67,23 @@ class _Connecting:
     def run(self) -> Components:
         open_splits = list(self._ties.splits)
         choices: list[tuple[Split, Axis | None]] = []
-        labels, count = self._labels()
         while open_splits:
-            ranked = {id(split): self._candidates(split, labels, count) for split in open_splits}
+            flags = tuple(self._flagged(flags) for flags in (self._held, self._reluctant, self._chosen))
+            ranked = [(split, self._candidates(split, flags)) for split in open_splits]
             # what has no choice is decided first: it may leave others without one
-            decided = [s for s in open_splits if not ranked[id(s)]] or [
-                s for s in open_splits if len(ranked[id(s)]) == 1
-            ]
-            for split in decided or open_splits[:1]:
-                factor = ranked[id(split)][0] if ranked[id(split)] else None
-                self._decide(split, factor)
-                choices.append((split, factor))
+            decided = [x for x in ranked if not x[1]] or [x for x in ranked if len(x[1]) == 1] or ranked[:1]
+            edges = []
+            for split, factors in decided:
+                chosen = factors[0] if factors else None
+                edges += self._decide(split, chosen)
+                choices.append((split, chosen))
                 open_splits.remove(split)
-            labels, count = self._labels()
-        free = ~self._flagged(self._held, labels, count)
-        sizes, links = self._ties.sizes, tuple(self._links)
-        return Components(sizes, self._offsets, labels, free, tuple(choices), links)
+            self._join(edges)
+        free = ~self._flagged(self._held)
+        return Components(self._ties.sizes, self._offsets, self._labels, free, tuple(choices), tuple(self._links))
+
+    def _places(self, axis: Axis, indices: Indices) -> Indices:
+        return self._offsets[axis] + indices
 
     def _slice(self, axis: Axis) -> slice:
         first = self._offsets[axis]
@@ -90,45 +92,60 @@ class _Connecting:
     def _mark(self, flags: Flags, axis: Axis) -> None:
         flags[self._slice(axis)] = True
 
-    def _labels(self) -> tuple[Indices, int]:
-        ends = [np.concatenate([edge[side] for edge in self._edges] or [np.zeros(0, np.int64)]) for side in (0, 1)]
-        graph = coo_array((np.ones(len(ends[0]), dtype=bool), (ends[0], ends[1])), shape=(self._count, self._count))
-        count, labels = connected_components(graph, directed=False)
-        return labels.astype(np.int64), int(count)
+    def _join(self, edges: list[tuple[Indices, Indices]]) -> None:
+        """Give what the edges connect the same label."""
+        if not edges:
+            return
+        first, second = (self._labels[np.concatenate([edge[side] for edge in edges])] for side in (0, 1))
+        self._labels = _components(first, second, int(self._labels.max()) + 1)[self._labels]
 
-    @staticmethod
-    def _flagged(flags: Flags, labels: Indices, count: int) -> Flags:
-        result = np.zeros(count, dtype=bool)
-        result[labels[flags]] = True
+    def _flagged(self, flags: Flags) -> Flags:
+        """Which components have an index that is flagged."""
+        result = np.zeros(int(self._labels.max(initial=-1)) + 1, dtype=bool)
+        result[self._labels[flags]] = True
         return result
 
-    def _candidates(self, split: Split, labels: Indices, count: int) -> list[Axis]:
-        """The factors that can lose indices, the best first."""
-        flags = [self._flagged(f, labels, count) for f in (self._held, self._reluctant, self._chosen)]
+    def _candidates(self, split: Split, flags: tuple[Flags, ...]) -> list[Axis]:
+        """The factors that can lose indices, best first. `flags` are those of components: held, reluctant, chosen."""
+        whole = self._labels[self._slice(split.axis)]
+        if flags[0][whole].all():
+            return []
         ranks = []
         for order, factor in enumerate(split.factors):
-            whole, digits = labels[self._slice(split.axis)], _digits(split, factor, self._ties.sizes)
-            own = labels[self._slice(factor)]
-            names, ends = np.unique(np.concatenate([whole, own[digits]]), return_inverse=True)
-            n = len(whole)
-            pairs = coo_array((np.ones(n, dtype=bool), (ends[:n], ends[n:])), shape=(len(names), len(names)))
-            units, unit = connected_components(pairs, directed=False)
-            held, reluctant, chosen = (self._flagged(f[names], unit, units) for f in flags)
+            own = self._labels[self._slice(factor)]
+            if flags[0][own].all():
+                continue
+            names, ends = np.unique(
+                np.concatenate([whole, own[_digits(split, factor, self._ties.sizes)]]), return_inverse=True
+            )
+            unit = _components(ends[: len(whole)], ends[len(whole) :], len(names))
+            units = int(unit.max()) + 1
+            held, reluctant, chosen = (np.bincount(unit, f[names], units) > 0 for f in flags)
             free = int((~held).sum())
             if free:
                 ranks.append((bool(reluctant.any()), not chosen.any(), -free, order, factor))
         return [factor for *_, factor in sorted(ranks, key=lambda rank: rank[:4])]
 
-    def _decide(self, split: Split, chosen: Axis | None) -> None:
+    def _decide(self, split: Split, chosen: Axis | None) -> list[tuple[Indices, Indices]]:
+        """Hold all factors but one; the edges that the choice makes."""
         for factor in split.factors:
             if factor is not chosen:
                 self._mark(self._held, factor)
         if chosen is None:
-            return self._mark(self._held, split.axis)
+            self._mark(self._held, split.axis)
+            return []
         self._mark(self._chosen, chosen)
         digits = _digits(split, chosen, self._ties.sizes)
-        self._links.append(Tie(split.axis, chosen, np.arange(len(digits)), digits, split.node))
-        self._edges.append((self._offsets[split.axis] + np.arange(len(digits)), self._offsets[chosen] + digits))
+        indices = np.arange(len(digits))
+        self._links.append(Tie(split.axis, chosen, indices, digits, split.node))
+        return [(self._places(split.axis, indices), self._places(chosen, digits))]
+
+
+def _components(first: Indices, second: Indices, count: int) -> Indices:
+    """The component of each of `count` nodes, where first[i] and second[i] are connected."""
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    return labels.astype(np.int64)
 
 
 def _digits(split: Split, factor: Axis, sizes: dict[Axis, int]) -> Indices:
