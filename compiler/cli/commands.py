@@ -187,6 +187,9 @@ def prune_command(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Prune no other layers; as --ignore.")] = None,
     inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
+    sensitivity: Annotated[
+        Path | None, typer.Option(help="Also prune each group alone and write the errors as a page.")
+    ] = None,
     target: Annotated[str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}.")] = "cpu",
     sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
@@ -202,6 +205,7 @@ def prune_command(
         importance=importance,
         ranking=ranking,
         multiple=multiple,
+        sensitivity=sensitivity,
         calibration=calibration,
         calibration_items=items,
         ignore=ignore or [],

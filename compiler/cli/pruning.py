@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..api import as_program
 from ..api import compile as compile_model
@@ -15,6 +15,9 @@ from ..report.quantities import bytes_text
 from .formatting import console
 from .models import LoadedModel
 from .quantizing import load_calibration, scopes_of
+
+if TYPE_CHECKING:
+    from ..passes.pruning.config import PruneConfig
 
 MOST_LISTED = 20
 
@@ -29,6 +32,7 @@ def prune_to_file(
     only: Sequence[str],
     target: str,
     calibration_items: int | None = None,
+    sensitivity: Path | None = None,
     **changes: Any,
 ) -> None:
     """Prune and save: an artifact when `output` ends in .fxp, else the Program. Raises what `prune` raises."""
@@ -43,11 +47,32 @@ def prune_to_file(
             original, chosen, calibration=data, calibration_items=calibration_items, ignore=scopes_of(ignore),
             only=scopes_of(only), target=target, progress=progress,
         )  # fmt: skip
+        if sensitivity is not None:
+            progress("sensitivity")
+            _measure(original, chosen, data, calibration_items, (scopes_of(ignore), scopes_of(only)), sensitivity)
         if output.suffix == ".fxp":
             compile_model(program, target=target, progress=progress).save(output)
         else:
             program.save(output)
     _print_summary(original, program, output)
+
+
+def _measure(
+    original: Program,
+    config: PruneConfig,
+    data: Iterable[Any] | None,
+    count: int | None,
+    scopes: tuple[list[Any], list[Any]],
+    page: Path,
+) -> None:
+    from ..passes.pruning.pruning_sensitivity import measure_sensitivity
+    from ..passes.quantization.calibration import Calibration
+
+    items = Calibration.generate(original) if data is None else Calibration(data, original, count=count)
+    found = measure_sensitivity(original, config, items, ignore=scopes[0], only=scopes[1])
+    found.plot(page)
+    console().print(found.text(), end="")
+    console().print(f"wrote {page}")
 
 
 def _ratio_or_name(text: str) -> str | float:

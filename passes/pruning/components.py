@@ -83,7 +83,7 @@ class _Connecting:
         return Components(self._ties.sizes, self._offsets, self._labels, free, tuple(choices), tuple(self._links))
 
     def _places(self, axis: Axis, indices: Indices) -> Indices:
-        return self._offsets[axis] + indices
+        return np.asarray(self._offsets[axis] + indices, dtype=np.int64)
 
     def _slice(self, axis: Axis) -> slice:
         first = self._offsets[axis]
@@ -145,10 +145,10 @@ def _components(first: Indices, second: Indices, count: int) -> Indices:
     """The component of each of `count` nodes, where first[i] and second[i] are connected."""
     graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
-    return labels.astype(np.int64)
+    return np.asarray(labels, dtype=np.int64)
 
 
 def _digits(split: Split, factor: Axis, sizes: dict[Axis, int]) -> Indices:
     """The index of the factor that each index of the split's axis has."""
     inner = prod(sizes[f] for f in split.factors[split.factors.index(factor) + 1 :])
-    return np.arange(sizes[split.axis]) // inner % sizes[factor]
+    return np.asarray(np.arange(sizes[split.axis]) // inner % sizes[factor], dtype=np.int64)

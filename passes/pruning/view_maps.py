@@ -255,6 +255,27 @@ def _along(reason: str) -> Any:
     return ties
 
 
+def _reduce_whole(m: Ties, node: Node, a: Arguments) -> None:
+    """As `_reduce`, where the numbers of indices, or how many there are, make the result."""
+    for dim in _reduced(a["self"], a):
+        m.hold(m.axis(a["self"], dim), "indices that are compared with each other")
+    _reduce(m, node, a)
+
+
+def _choose_along(m: Ties, node: Node, a: Arguments) -> None:
+    """Values and their indices along one dim: the best, the best few, or all in order."""
+    x, dim = a["self"], a["dim"] % max(rank(a["self"]), 1)
+    for part, result in enumerate(node.meta["val"]):
+        kept = result.dim() == rank(x)
+        for other in range(rank(x)):
+            if other != dim:
+                m.same(m.axis(x, other), m.axis(node, other - (other > dim and not kept), part))
+            else:
+                m.hold(m.axis(x, dim), "indices that are compared with each other")
+                if kept:
+                    m.hold(m.axis(node, dim, part), "indices that are compared with each other")
+
+
 def _flip(m: Ties, node: Node, a: Arguments) -> None:
     m.broadcast(a["self"], node)
     for dim in a["dims"]:
@@ -333,6 +354,8 @@ VIEWS: dict[Any, IndexMap] = {
     aten.softmax.int: IndexMap(_along("a softmax is over all of it")),
     aten.log_softmax.int: IndexMap(_along("a softmax is over all of it")),
     aten.cumsum.default: IndexMap(_along("sums count up along it")),
+    **{op: IndexMap(_reduce_whole) for op in (aten.argmax.default, aten.argmin.default, aten.prod.dim_int)},
+    **{op: IndexMap(_choose_along) for op in (aten.max.dim, aten.min.dim, aten.sort.default, aten.topk.default)},
     aten.flip.default: IndexMap(_flip),
     aten.repeat.default: IndexMap(_repeat),
     aten.index.Tensor: IndexMap(_index),

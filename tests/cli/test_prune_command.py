@@ -37,6 +37,15 @@ def test_an_artifact_is_written(fxpress_command: Command, model_file: Path, tmp_
     assert "what pruning left\n  linear: 8 of 16 units left" in result.output
 
 
+def test_sensitivity_is_written(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    options = ("-o", tmp_path / "m.program", "--sensitivity", page)
+    result = fxpress_command("prune", f"{model_file}:with_inputs", *options)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"group +0\.1 +0\.25 +0\.5 +0\.75\nlinear +\S+ +\S+ +\S+ +\S+\nwrote ", result.output)
+    assert "25% removed" in page.read_text()
+
+
 def test_what_does_not_fit_is_refused(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
     for options, message in (
         (("--config", "1.5"), "ratio must be a number from 0 up to but not 1, not 1.5"),

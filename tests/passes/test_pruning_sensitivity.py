@@ -1,0 +1,43 @@
+"""The error that each group's loss causes, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from fxpress.errors import InvalidInput
+from fxpress.passes.pruning.config import PruneConfig
+from fxpress.passes.pruning.pruning_sensitivity import measure_sensitivity
+from fxpress.testing import trace
+from torch import nn
+
+X = torch.randn(3, 4)
+
+
+def program():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2)).eval()
+    with torch.no_grad():
+        model[2].weight[4:], model[2].bias[4:] = 0, 0  # half of the second group does nothing
+    return trace(model, X)
+
+
+def test_errors_are_those_of_the_group_alone(tmp_path: Path):
+    found = measure_sensitivity(program(), PruneConfig(), [(X,)], ratios=(0.0, 0.5, 0.75))
+    first, second = found.errors.values()
+    assert first[0] == second[0] == 0
+    assert min(first[1:]) > 0.01
+    assert second[1] < 1e-6 < second[2]
+    lines = found.text().split("\n")
+    assert lines[0].split() == ["group", "0", "0.5", "0.75"]
+    assert lines[1].startswith("linear ")
+    found.plot(tmp_path / "plot.html")
+    assert "50% removed" in (tmp_path / "plot.html").read_text()
+
+
+def test_ratios_and_data_are_checked():
+    with pytest.raises(InvalidInput, match=r"^ratios must be a number from 0 up to but not 1, not 1$"):
+        measure_sensitivity(program(), PruneConfig(), [(X,)], ratios=(1,))
+    with pytest.raises(InvalidInput, match=r"^data must have at least one item, not none$"):
+        measure_sensitivity(program(), PruneConfig(), [])
