@@ -89,5 +89,6 @@ def prune(
             removal = prune_step(program, groups, chosen, data, original, step)
             program = PassManager([removal], verify=verify, target=where, instruments=instruments).run(program)
             program = program if recover is None else recover(program, step)
-            groups = groups.after(removal.gone, program)
+            if step < chosen.steps:
+                groups = groups.after(removal.gone, program)
         return program

@@ -188,9 +188,13 @@ def _removable(components: Components, graph: nx.Graph) -> Iterator[Group]:
     members: dict[int, dict[Axis, Indices]] = {}
     for axis in components.sizes:
         labels = components.labels_of(axis)
-        free = components.free[labels]
-        for label in np.unique(labels[free]):
-            members.setdefault(int(label), {})[axis] = np.flatnonzero(labels == label)
+        places = np.argsort(labels, kind="stable")
+        places = places[components.free[labels[places]]]
+        if not len(places):
+            continue
+        found, starts = np.unique(labels[places], return_index=True)
+        for label, indices in zip(found.tolist(), np.split(places, starts[1:]), strict=True):
+            members.setdefault(label, {})[axis] = indices
     together: dict[tuple[tuple[Axis, int], ...], list[dict[Axis, Indices]]] = {}
     for unit in members.values():
         if any(is_constant(axis.node) for axis in unit):
