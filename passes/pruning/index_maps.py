@@ -17,12 +17,13 @@ from ..match import arguments
 from .layer_maps import LAYERS
 from .map_types import IndexMap, Kept
 from .recurrent_maps import RECURRENT
+from .reduction_maps import ALONG
 from .ties import Ties
 from .view_maps import VIEWS
 
 aten = torch.ops.aten
 
-TABLE: dict[Any, IndexMap] = {**LAYERS, **RECURRENT, **VIEWS}
+TABLE: dict[Any, IndexMap] = {**LAYERS, **RECURRENT, **VIEWS, **ALONG}
 
 POINTWISE_TOO = frozenset(
     {

@@ -13,8 +13,8 @@ from ...numerics import Float64
 from ...ops import fxpress
 from ...program import Program
 from ..match import arguments
+from .reduction_maps import REDUCTIONS
 from .remove_units import Removal
-from .view_maps import REDUCTIONS
 
 aten = torch.ops.aten
 

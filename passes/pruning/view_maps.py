@@ -1,4 +1,4 @@
-"""Index maps of what moves values or reduces them: reshape, permute, slice, concatenation, pixel shuffle, sums."""
+"""Index maps of what moves values: reshape, permute, slice, concatenation, pixel shuffle, look-ups."""
 
 from __future__ import annotations
 
@@ -225,57 +225,6 @@ def _shuffle(m: Ties, node: Node, x: Node, *, many: Node, few: Node, factor: int
     m.tie(m.axis(many, -3), blocks, m.axis(few, -3), blocks // (factor * factor))
 
 
-def _reduced(x: Node, a: Arguments) -> set[int]:
-    dims = a.get("dim")
-    if dims is None or dims == []:
-        return set(range(rank(x)))
-    return {dim % rank(x) for dim in ([dims] if isinstance(dims, int) else dims)} if rank(x) else set()
-
-
-def _reduce(m: Ties, node: Node, a: Arguments) -> None:
-    """Sums, means and the like are over the indices that are left."""
-    x = a["self"]
-    gone = _reduced(x, a)
-    if a.get("keepdim"):
-        left = {dim: dim for dim in range(rank(x)) if dim not in gone}
-    else:
-        left = {dim: new for new, dim in enumerate(d for d in range(rank(x)) if d not in gone)}
-    for dim, new in left.items():
-        m.same(m.axis(x, dim), m.axis(node, new))
-
-
-def _along(reason: str) -> Any:
-    """The result is like x, and what is computed along one dim needs all of it."""
-
-    def ties(m: Ties, node: Node, a: Arguments) -> None:
-        m.broadcast(a["self"], node)
-        if rank(node):
-            m.hold(m.axis(node, a["dim"]), reason)
-
-    return ties
-
-
-def _reduce_whole(m: Ties, node: Node, a: Arguments) -> None:
-    """As `_reduce`, where the numbers of indices, or how many there are, make the result."""
-    for dim in _reduced(a["self"], a):
-        m.hold(m.axis(a["self"], dim), "indices that are compared with each other")
-    _reduce(m, node, a)
-
-
-def _choose_along(m: Ties, node: Node, a: Arguments) -> None:
-    """Values and their indices along one dim: the best, the best few, or all in order."""
-    x, dim = a["self"], a["dim"] % max(rank(a["self"]), 1)
-    for part, result in enumerate(node.meta["val"]):
-        kept = result.dim() == rank(x)
-        for other in range(rank(x)):
-            if other != dim:
-                m.same(m.axis(x, other), m.axis(node, other - (other > dim and not kept), part))
-            else:
-                m.hold(m.axis(x, dim), "indices that are compared with each other")
-                if kept:
-                    m.hold(m.axis(node, dim, part), "indices that are compared with each other")
-
-
 def _flip(m: Ties, node: Node, a: Arguments) -> None:
     m.broadcast(a["self"], node)
     for dim in a["dims"]:
@@ -311,6 +260,17 @@ def _index(m: Ties, node: Node, a: Arguments) -> None:
             m.same(m.axis(x, dim), m.axis(node, dim if dim < places[0] else dim - len(places) + span))
 
 
+def _index_select(m: Ties, node: Node, a: Arguments) -> None:
+    x, dim = a["self"], a["dim"] % max(rank(node), 1)
+    m.hold_value(a["index"], "numbers of what is looked up")
+    for other in range(rank(node)):
+        if other != dim:
+            m.same(m.axis(x, other), m.axis(node, other))
+            continue
+        m.hold(m.axis(x, dim), "looked up by number")
+        m.hold(m.axis(node, dim), "numbers of what is looked up")
+
+
 def _gather(m: Ties, node: Node, a: Arguments) -> None:
     for value in (a["self"], a["index"], node):
         m.hold_value(value, "looked up by number")
@@ -323,18 +283,6 @@ def _full(m: Ties, node: Node, a: Arguments) -> None:
 def _numbers(m: Ties, node: Node, a: Arguments) -> None:
     m.hold_value(node, "numbers counted up")
 
-
-REDUCTIONS = (
-    aten.sum.dim_IntList,
-    aten.sum.default,
-    aten.mean.dim,
-    aten.mean.default,
-    aten.amax.default,
-    aten.amin.default,
-    aten.var.correction,
-    aten.linalg_vector_norm.default,
-    aten.logsumexp.default,
-)
 
 VIEWS: dict[Any, IndexMap] = {
     aten.reshape.default: IndexMap(_reshape, _result_sizes("shape")),
@@ -351,17 +299,12 @@ VIEWS: dict[Any, IndexMap] = {
     aten.constant_pad_nd.default: IndexMap(_pad),
     aten.pixel_shuffle.default: IndexMap(_pixel_shuffle),
     aten.pixel_unshuffle.default: IndexMap(_pixel_unshuffle),
-    aten.softmax.int: IndexMap(_along("a softmax is over all of it")),
-    aten.log_softmax.int: IndexMap(_along("a softmax is over all of it")),
-    aten.cumsum.default: IndexMap(_along("sums count up along it")),
-    **{op: IndexMap(_reduce_whole) for op in (aten.argmax.default, aten.argmin.default, aten.prod.dim_int)},
-    **{op: IndexMap(_choose_along) for op in (aten.max.dim, aten.min.dim, aten.sort.default, aten.topk.default)},
     aten.flip.default: IndexMap(_flip),
     aten.repeat.default: IndexMap(_repeat),
     aten.index.Tensor: IndexMap(_index),
+    aten.index_select.default: IndexMap(_index_select),
     aten.gather.default: IndexMap(_gather),
     aten.full.default: IndexMap(_full, _result_sizes("size")),
     aten.arange.start_step: IndexMap(_numbers),
     aten.scalar_tensor.default: IndexMap(_numbers),
-    **{op: IndexMap(_reduce) for op in REDUCTIONS},
 }

@@ -27,7 +27,7 @@ PARTS |= dict.fromkeys(
 )
 PARTS |= dict.fromkeys(
     ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked", "pruning_sensitivity",
-     "recurrent_maps", "selection", "steps", "ties", "view_maps"),
+     "recurrent_maps", "reduction_maps", "selection", "steps", "ties", "view_maps"),
     "remove_units",
 )  # fmt: skip
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 IMAGE, TOKENS = (2, 3, 8, 8), (2, 6, 16)
 CLOSE = 1e-9
-PIPELINES = ("", "default{level=1}", "default")
+PIPELINES = ("", pytest.param("default{level=1}", marks=pytest.mark.slow), "default")
 
 
 class Net(nn.Module):
