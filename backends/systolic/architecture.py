@@ -91,6 +91,11 @@ class Architecture:
                     f"the {memory.name.lower()} memory must have fewer than 2^24 words of {self.columns} channels, "
                     f"not {self.words(memory)}: make it smaller"
                 )
+            if self.words(memory) < self.banks(memory):
+                raise InvalidInput(
+                    f"the {memory.name.lower()} memory must have a word of {self.columns} channels for each of its "
+                    f"{self.banks(memory)} banks, not {self.words(memory)}: make it larger"
+                )
 
     @property
     def beats(self) -> int:

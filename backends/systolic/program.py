@@ -87,7 +87,8 @@ class SystolicProgram:
         return self.dram_words * self.architecture.columns
 
     def dram(self) -> Bytes:
-        """DRAM as it is at the start, without inputs."""
+        """DRAM as it is at the start, without inputs. Raises InvalidInput as `check` does."""
+        self.check()
         memory = np.zeros(self.dram_bytes, np.uint8)
         for segment in self.constants:
             memory[segment.address : segment.address + len(segment.data)] = np.frombuffer(segment.data, np.uint8)

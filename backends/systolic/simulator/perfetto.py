@@ -75,6 +75,9 @@ def _counters(timeline: Timeline) -> list[dict[str, Any]]:
 
 
 def write_trace(timeline: Timeline, path: str | os.PathLike[str]) -> None:
-    """Write the run's trace as JSON."""
-    with open(path, "w") as file:
-        json.dump({"traceEvents": trace_events(timeline), "otherData": {"unit": "1 us is a cycle"}}, file)
+    """Write the run's trace as JSON, whole or not at all. Raises InvalidInput when the folder cannot be written to."""
+    from ....runtime.container import replaced_file  # here, because that package loads TVM's runtime
+
+    trace = {"traceEvents": trace_events(timeline), "otherData": {"unit": "1 us is a cycle"}}
+    with replaced_file(path) as file:
+        file.write(json.dumps(trace).encode())

@@ -53,6 +53,10 @@ def test_words_beats_and_banks() -> None:
         ("dataflow=rs", "systolic option dataflow must be one of ['os', 'ws', 'both'], not 'rs'"),
         ("preset=big", "systolic option preset must be one of ['default', 'edge', 'tpu'], not 'big'"),
         ("weight_kib=1000000000", "the weights memory must have fewer than 2^24 words of 16 channels, not"),
+        (
+            "rows=2,cols=128,accumulator_kib=1,accumulator_banks=4",
+            "the accumulators memory must have a word of 128 channels for each of its 4 banks, not 2: make it larger",
+        ),
     ],
 )
 def test_what_no_machine_has_is_refused(text: str, message: str) -> None:

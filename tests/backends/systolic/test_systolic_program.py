@@ -320,6 +320,13 @@ def test_a_trace_shows_what_each_unit_does(program: SystolicProgram, tmp_path: P
         assert sum(e["args"][direction] for e in counters) * step == pytest.approx(size, rel=1e-2)
     write_trace(timeline, tmp_path / "trace.json")
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == events
+    with pytest.raises(InvalidInput, match=r"^path must be in a writable folder"):
+        write_trace(timeline, tmp_path / "missing" / "trace.json")
+
+
+def test_a_program_is_checked_before_dram_is_filled(program: SystolicProgram) -> None:
+    with pytest.raises(InvalidInput, match=r"^input x must lie in bytes 0..119 of DRAM, not 208..351$"):
+        run(replace(program, dram_words=30), {"x": np.zeros((6, 6, 4), np.int8)})
 
 
 def test_running_a_program_loads_numpy_only() -> None:
