@@ -210,3 +210,20 @@ def test_a_rule_that_changes_nothing_burns_nothing():
     after = manager.run(trace(lambda x: (x * 2) * 1, torch.randn(3)))
     assert op_counts(after) == {"mul": 1}
     assert (manager.fuel.left, manager.fuel.burned) == (0, 1)
+
+
+def test_set_constant_changes_the_shape_under_the_same_name():
+    weight, bias = torch.randn(4, 3), torch.randn(4)
+    program = trace(lambda x: torch.nn.functional.linear(x, weight, bias), torch.randn(2, 3)).clone()
+    rw = Rewriter(program)
+    nodes = {tuple(program.constant(node).shape): node for node in program.nodes if node.op == "get_attr"}
+    (linear,) = [node for node in program.nodes if node.op == "call_function"]
+    names = set(program.constants)
+    rw.set_constant(nodes[4, 3], weight[:2])
+    rw.set_constant(nodes[(4,)], bias[:2])
+    rw.update(linear, *linear.args)
+    verify(program, only=rw.touched)
+    x = torch.randn(2, 3)
+    assert torch.equal(program.run(x), torch.nn.functional.linear(x, weight[:2], bias[:2]))
+    assert set(program.constants) == names
+    assert rw.log[0] == f"%{nodes[4, 3].name}: float32[4, 3] -> float32[2, 3]"
