@@ -30,12 +30,13 @@ def host_stage(program: Program, inputs: Sequence[Node], nodes: Sequence[Node], 
         copies[node] = graph.placeholder(node.name)
         copies[node].meta = dict(node.meta)
     for node in nodes:
-        for constant in node.all_input_nodes:
+        for constant in (node, *node.all_input_nodes):
             if constant.op == "get_attr" and constant not in copies:
                 module.register_buffer(str(constant.target), program.constant(constant))
                 copies[constant] = graph.node_copy(constant)
     for node in nodes:
-        copies[node] = graph.node_copy(node, lambda x: copies[x])
+        if node not in copies:
+            copies[node] = graph.node_copy(node, lambda x: copies[x])
     graph.output(tuple(copies[node] for node in outputs))
     empty = Structure.of({}, lambda _: False)[0]
     arguments = Structure.of(tuple(inputs), lambda x: isinstance(x, Node))[0]

@@ -54,8 +54,8 @@ def check_quantized(program: Program, refused: Mapping[str, str]) -> None:
         raise Unsupported(f"at least one layer must fit the systolic array, but none does:\n{lines}")
     if not layers:
         raise Unsupported(
-            f"a program for the systolic array must compute with 8-bit integers, not {len(calls)} ops with floats; "
-            f"quantise it with {CONFIG}"
+            f"a program for the systolic array must compute with 8-bit integers, but none of its {len(calls)} ops does; "
+            f"quantise it with {CONFIG}, or compile it with target='cpu' where that finds nothing to quantise"
         )
     wrong = [node for node in layers if "mode" in (values := arguments(node)) and values["mode"] != "I"]
     if wrong:
@@ -78,7 +78,9 @@ def partition(program: Program, refused: Mapping[str, str]) -> tuple[list[Part],
     calls = [node for node in program.nodes if node.op == "call_function"]
     reasons: dict[str, str] = {}
     level = {node: 0 for node in program.nodes if node.op in ("placeholder", "get_attr")}
-    members: dict[int, list[Node]] = {}
+    results = set(program.results)
+    constants = [node for node in program.nodes if node.op == "get_attr" and node in results]
+    members: dict[int, list[Node]] = {0: constants} if constants else {}
     for node in calls:
         before = max((level[x] for x in node.all_input_nodes), default=0)
         reason = refused.get(node.name) or why_host(node)
@@ -88,7 +90,6 @@ def partition(program: Program, refused: Mapping[str, str]) -> tuple[list[Part],
             reasons[node.name] = reason
         level[node] = before + (before % 2 != (reason is None))
         members.setdefault(level[node], []).append(node)
-    results = set(program.results)
     return [_part(bool(at % 2), members[at], results) for at in sorted(members)], reasons
 
 

@@ -21,6 +21,9 @@ def test_a_float_program_is_refused() -> None:
     program = trace(torch.nn.Linear(3, 4), torch.randn(2, 3))
     with pytest.raises(Unsupported, match=r'must compute with 8-bit integers.*config="int8-hardware"'):
         lower(program, MACHINE)
+    nothing = trace(lambda x: x, torch.randn(2, 3))
+    with pytest.raises(Unsupported, match=r"none of its 0 ops does; quantise it.*, or compile it with target='cpu'"):
+        lower(nothing, MACHINE)
 
 
 def test_float_requantisation_is_refused() -> None:
@@ -42,6 +45,13 @@ def test_stages_alternate() -> None:
     assert [type(stage) for stage in compiled.stages] == [HostStage, ArrayStage, HostStage, ArrayStage, HostStage]
     assert compiled.reasons["sigmoid"] == "aten.sigmoid.default is no op of the array"
     assert set(compiled.reasons) == {"quantize", "dequantize", "sigmoid", "quantize_1", "add", "_to_copy", "mul"}
+
+
+def test_a_result_may_be_a_constant() -> None:
+    b = Builder()
+    y = b.linear(b.input(2, 8), 3)
+    compiled = check(b.program(y, y.args[1]), MACHINE)
+    assert [type(stage) for stage in compiled.stages] == [HostStage, ArrayStage]
 
 
 def test_a_product_with_zero_points_runs_on_the_host() -> None:
