@@ -54,8 +54,8 @@ def check_quantized(program: Program, refused: Mapping[str, str]) -> None:
         raise Unsupported(f"at least one layer must fit the systolic array, but none does:\n{lines}")
     if not layers:
         raise Unsupported(
-            f"a program for the systolic array must compute with 8-bit integers, but none of its {len(calls)} ops does; "
-            f"quantise it with {CONFIG}, or compile it with target='cpu' where that finds nothing to quantise"
+            f"a program for the systolic array must compute with 8-bit integers, but none of its {len(calls)} ops "
+            f"does; quantise it with {CONFIG}, or compile it with target='cpu' where that finds nothing to quantise"
         )
     wrong = [node for node in layers if "mode" in (values := arguments(node)) and values["mode"] != "I"]
     if wrong:
