@@ -65,10 +65,12 @@ def shapes(
 ) -> list[Architecture]:
     """Every combination that is an architecture (no more rows than columns), all else as in `base`.
 
-    Raises InvalidInput when there is none, or for a size or dataflow that no architecture has.
+    Where `base` has a lane for each column, so has each of them. Raises InvalidInput when there is none, or for a size
+    or dataflow that no architecture has.
     """
+    lanes = 0 if base.vector_lanes == base.columns else base.vector_lanes
     found = [
-        replace(base, rows=r, columns=c, dataflow=dataflow, vector_lanes=0)
+        replace(base, rows=r, columns=c, dataflow=dataflow, vector_lanes=lanes)
         for c in columns
         for r in rows
         if r <= c

@@ -126,6 +126,12 @@ def test_shapes() -> None:
         shapes(Architecture(), [8], [4], ["os"])
 
 
+def test_shapes_keep_the_lanes_that_were_asked_for() -> None:
+    for lanes, expected in ((0, [8, 32]), (4, [4, 4])):
+        found = shapes(Architecture(vector_lanes=lanes), [8], [8, 32], ["os"])
+        assert [architecture.vector_lanes for architecture in found] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
