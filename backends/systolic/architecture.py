@@ -81,6 +81,7 @@ class Architecture:
             ("tables", 1, 16),
             ("queue_depth", 1, 64),
             ("dram_latency", 1, 65535),
+            ("dram_bytes", 1, 128),  # the widest data bus of AXI4
         ):
             value = getattr(self, name)
             if not least <= value <= most:

@@ -22,7 +22,7 @@ DOCS = {
     "activation_banks": "banks of the activations: 1, 2, 4 or 8",
     "accumulator_banks": "banks of the accumulators: 1, 2 or 4",
     "dram_latency": "cycles until DRAM answers",
-    "dram_bytes": "bytes a cycle from DRAM, and as many to it; a power of two",
+    "dram_bytes": "bytes a cycle from DRAM, and as many to it; a power of two, at most 128",
     "clock_mhz": "turns cycles into seconds in reports",
     "vector_lanes": "elements that the vector unit takes a cycle; 0 stands for `columns`",
     "queue_depth": "instructions that wait in each unit's queue",

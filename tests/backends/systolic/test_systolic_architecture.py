@@ -50,6 +50,7 @@ def test_words_beats_and_banks() -> None:
         ("activation_banks=16", "systolic option activation_banks must be in 1..8, not 16"),
         ("accumulator_banks=8", "systolic option accumulator_banks must be in 1..4, not 8"),
         ("vector_lanes=32", "systolic option vector_lanes must be in 1..16, not 32"),
+        ("dram_bytes=256", "systolic option dram_bytes must be in 1..128, not 256"),
         ("dataflow=rs", "systolic option dataflow must be one of ['os', 'ws', 'both'], not 'rs'"),
         ("preset=big", "systolic option preset must be one of ['default', 'edge', 'tpu'], not 'big'"),
         ("weight_kib=1000000000", "the weights memory must have fewer than 2^24 words of 16 channels, not"),

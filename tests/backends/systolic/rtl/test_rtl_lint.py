@@ -23,7 +23,7 @@ from random_instructions import architectures
         "rows=32,columns=32",
         "rows=2,columns=128,dataflow=ws,activation_kib=1,accumulator_kib=2,accumulator_banks=4",
         "rows=8,columns=16,dataflow=os,dram_bytes=128,vector_lanes=1",
-        "rows=2,columns=2,dataflow=os,dram_latency=1,queue_depth=1,tables=16",
+        "rows=2,columns=2,dataflow=os,dram_bytes=128,dram_latency=1,queue_depth=1,tables=16",
     ],
 )
 def test_verilator_has_nothing_to_say(options: str) -> None:
