@@ -5,6 +5,7 @@ Every op is a composite of ATen ops: that composite *is* its definition. PyTorch
 and outputs have their channels in the last dimension, weights keep PyTorch's order.
 """
 
+from . import integer_sums as _integer_sums  # noqa: F401  (defines ops)
 from . import low_precision as _low_precision  # noqa: F401  (defines ops)
 from .activation import activate, parse_activation
 from .library import fxpress

@@ -63,7 +63,7 @@ def _lookup(x: Tensor, table: Tensor) -> Tensor:
     return table[x.to(torch.int64) - LOWEST]
 
 
-def _conv_sums(
+def conv_sums(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -114,7 +114,7 @@ def _quantized_conv(
 
     `padding` holds (before, after) for each spatial dim; padded elements have the value `x_zero`.
     """
-    sums = _conv_sums(x, weight, bias, x_zero, stride, padding, dilation, groups, channels_last)
+    sums = conv_sums(x, weight, bias, x_zero, stride, padding, dilation, groups, channels_last)
     factor = weight_scale.to(torch.float64) * x_scale / y_scale
     terms = [(sums, _channels(factor, x.dim(), False))]
     if residual is not None:
@@ -143,7 +143,7 @@ def _quantized_conv_float(
     channels_last: bool,
 ) -> Tensor:
     """`quantized_conv` with a float32 result; the residual is float32 too."""
-    sums = _conv_sums(x, weight, bias, x_zero, stride, padding, dilation, groups, channels_last)
+    sums = conv_sums(x, weight, bias, x_zero, stride, padding, dilation, groups, channels_last)
     y = sums.to(torch.float32) * _channels((weight_scale.to(torch.float64) * x_scale).float(), x.dim(), False)
     y = restore(y, channels_last)
     return activate(y if residual is None else y + residual, activation)

@@ -112,6 +112,19 @@ def conv(
     return requantized([*terms, *added(residual, residual_scale, residual_zero, y_scale)], y_zero, low, high, mode)
 
 
+def sums_of_conv(x, weight, x_zero, stride, padding, dilation, groups):
+    none = Tensor([0] * weight.shape[0]).int()
+    return conv_sums(x, weight, none, x_zero, stride, padding, dilation, groups).astype(np.int32)
+
+
+def sums_of_linear(x, weight):
+    return (x.numpy().astype(np.int64) @ weight.numpy().astype(np.int64).T).astype(np.int32)
+
+
+def sums_of_matmul(a, b, a_zero, b_zero):
+    return ((a.numpy().astype(np.int64) - a_zero) @ (b.numpy().astype(np.int64) - b_zero)).astype(np.int32)
+
+
 def added(residual: Tensor | None, scale: float, zero: int, y_scale: float) -> list[Term]:
     return [] if residual is None else [(residual.numpy().astype(np.int64) - zero, np.float64(scale / y_scale))]
 
@@ -291,4 +304,5 @@ QUANTIZED_FORMULAS = {
     "quantized_avg_pool": avg_pool, "quantized_max_pool": max_pool, "quantized_embedding": embedding,
     "quantized_attention": attention,
     "dynamic_linear": dynamic_linear, "weight_only_linear": weight_only_linear, "codebook": codebook,
+    "conv_sums": sums_of_conv, "linear_sums": sums_of_linear, "matmul_sums": sums_of_matmul,
 }  # fmt: skip

@@ -145,6 +145,10 @@ CASES: dict[str, Case] = {
         lambda: (int8(2, 3, 500), weight(4, 500), bias(4), floats(2, 3, 4), scales(4), 0.05, 7, "none"),
     ),
     "matmul-float": ("quantized_matmul_float", lambda: (int8(2, 4, 6), int8(2, 6, 5), 0.07, -3, 0.03, 128 - 1)),
+    "conv1d-sums": ("conv_sums", lambda: (int8(2, 3, 9), weight(4, 3, 3), -5, [1], [2, 0], [2], 1)),
+    "conv2d-sums": ("conv_sums", lambda: (int8(2, 4, 7, 6), weight(6, 2, 3, 2), 127, *UNEVEN)),
+    "linear-sums": ("linear_sums", lambda: (int8(2, 3, 500), weight(4, 500))),
+    "matmul-sums": ("matmul_sums", lambda: (int8(2, 4, 6), int8(2, 6, 5), -3, 127)),
     "attention": (
         "quantized_attention",
         lambda: (int8(2, 2, 5, 8), int8(2, 2, 7, 8), int8(2, 2, 7, 3), None, False, 0.3, False, *ATTENTION_SCALES),

@@ -26,7 +26,8 @@ PARTS |= dict.fromkeys(
     ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
 )
 PARTS |= dict.fromkeys(
-    ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked", "pruning_sensitivity",
+    ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked",
+     "pruning_sensitivity",
      "recurrent_maps", "reduction_maps", "selection", "steps", "ties", "view_maps"),
     "remove_units",
 )  # fmt: skip

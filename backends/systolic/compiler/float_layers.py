@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
 from ....arguments import arguments
 from ....ops import fxpress
 from ....ops.activation import parse_activation
-from ....ops.library import define
-from ....ops.quantized import _conv_sums, product_sums
 from ....program import Program
 from ....rewriter import Rewriter
 from .constants import sums_fit
@@ -36,38 +33,6 @@ ACTIVATIONS: dict[str, Any] = {
     "clamp": aten.clamp.default,
 }
 """The ops of activations, which take their parameters in order."""
-
-
-@define(
-    "conv_sums(Tensor x, Tensor weight, int x_zero, int[] stride, int[] padding, int[] dilation, int groups, "
-    "bool channels_last) -> Tensor"
-)
-def _sums_of_convolution(
-    x: Tensor,
-    weight: Tensor,
-    x_zero: int,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    channels_last: bool,
-) -> Tensor:
-    """The int32 sums of a convolution of int8 values, without bias; padding has the value `x_zero`."""
-    none = torch.zeros(weight.shape[0], dtype=torch.int32, device=x.device)
-    sums = _conv_sums(x, weight, none, x_zero, stride, padding, dilation, groups, channels_last)
-    return sums.movedim(1, -1).contiguous() if channels_last else sums
-
-
-@define("linear_sums(Tensor x, Tensor weight) -> Tensor")
-def _sums_of_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight.T of int8 values, as int32."""
-    return product_sums(x, weight.transpose(0, 1), 0, 0)
-
-
-@define("matmul_sums(Tensor a, Tensor b, int a_zero, int b_zero) -> Tensor")
-def _sums_of_matmul(a: Tensor, b: Tensor, a_zero: int, b_zero: int) -> Tensor:
-    """(a - a_zero) @ (b - b_zero) of int8 values, batched as torch.matmul, as int32."""
-    return product_sums(a, b, a_zero, b_zero)
 
 
 def split_float_layers(program: Program, whole: Collection[str] = ()) -> Program:
