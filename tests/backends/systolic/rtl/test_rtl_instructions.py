@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from fxpress.backends.systolic.architecture import Memory, Unit
 from fxpress.backends.systolic.encoding import encode
@@ -96,7 +97,7 @@ def test_an_unknown_instruction_is_refused() -> None:
     with pytest.raises(
         InvalidInput, match=r"^the hardware cannot run the program: instruction 0 has an unknown opcode"
     ):
-        run_program(program, program.dram())
+        run_program(program, np.zeros(program.dram_bytes, np.uint8))
 
 
 def test_a_program_that_waits_for_ever_is_stopped() -> None:
