@@ -11,7 +11,7 @@ from ..architecture import Architecture, Memory
 from ..instructions.multiply import Multiply
 from .array_addresses import is_stationary, walk_pixels, weight_words, window_offset
 from .cell import BYTE, FLAGS, SUM_BITS
-from .decoder import decode, instruction_bits
+from .decoder import unit
 from .mesh import feeder, mesh
 from .verilog import Module, Signal, bits_for, concat, constant
 
@@ -21,16 +21,8 @@ CONTROL = ("valid", "done", "accumulate", "word")  # what travels beside a resul
 
 def array_unit(architecture: Architecture) -> Module:
     """The unit; `start` is given only when `ready`, and with the other dataflow only when nothing is in flight."""
-    bits = instruction_bits(Multiply)
-    module = Module("systolic_array_unit", "Multiplies: addresses, array, accumulation.")
-    module.input("reset")
-    module.input("start")
-    instruction = module.input("instruction", bits)
-    _registers(module, architecture)
-    current = module.register("current", bits)
-    decode(module, Multiply, instruction, "next")
-    decode(module, Multiply, current, "now")
-    module.clocked(f"if (start) {current} <= {instruction};")
+    module = unit("array", "Multiplies: addresses, array, accumulation.", Multiply)
+    _ports(module, architecture)
     _chunks(module, architecture)
     walk_pixels(module, architecture)
     window_offset(module, architecture)
@@ -40,9 +32,8 @@ def array_unit(architecture: Architecture) -> Module:
     return module
 
 
-def _registers(module: Module, architecture: Architecture) -> None:
-    """What all parts share, and the ports."""
-    module.output("ready")
+def _ports(module: Module, architecture: Architecture) -> None:
+    """To the memories."""
     for name, memory, width in (
         ("activation", Memory.ACTIVATIONS, BYTE * architecture.columns),
         ("weight", Memory.WEIGHTS, BYTE * architecture.columns),
@@ -61,8 +52,6 @@ def _registers(module: Module, architecture: Architecture) -> None:
         else:
             module.output_register(f"{name}_read_address", address_bits)
             module.input(f"{name}_read_data", width)
-    module.output("done")
-    module.register("running")
 
 
 def _chunks(module: Module, architecture: Architecture) -> None:

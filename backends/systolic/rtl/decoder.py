@@ -24,6 +24,26 @@ def decoder(kind: type[Instruction]) -> Module:
     return module
 
 
+def unit(name: str, purpose: str, kind: type[Instruction]) -> Module:
+    """A unit for instructions of this kind, as all begin: what arrives with `start` is kept as `current`.
+
+    Its fields are wires, `next_<field>` as it arrives and `now_<field>` as it is kept.
+    """
+    bits = instruction_bits(kind)
+    module = Module(f"systolic_{name}_unit", purpose)
+    module.input("reset")
+    module.input("start")
+    instruction = module.input("instruction", bits)
+    module.output("ready")
+    module.output("done")
+    current = module.register("current", bits)
+    module.register("running")
+    decode(module, kind, instruction, "next")
+    decode(module, kind, current, "now")
+    module.clocked(f"if (start) {current} <= {instruction};")
+    return module
+
+
 def decode(module: Module, kind: type[Instruction], instruction: Signal, prefix: str) -> dict[str, Signal]:
     """Place a decoder of `instruction` in `module`; field name -> wire `<prefix>_<name>`."""
     wires = {

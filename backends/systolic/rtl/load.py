@@ -10,7 +10,7 @@ from ..architecture import Architecture, Memory
 from ..instructions.load import Load
 from ..timing import IN_FLIGHT
 from .cell import BYTE
-from .decoder import decode, instruction_bits
+from .decoder import unit
 from .storage import queue
 from .verilog import Module, Signal, bits_for, concat, constant, repeat, select
 
@@ -21,18 +21,7 @@ LOADED = (Memory.ACTIVATIONS, Memory.WEIGHTS, Memory.PARAMETERS, Memory.TABLES)
 
 def load_unit(architecture: Architecture) -> Module:
     """The unit, with the read half of an AXI4 port; `start` is given only when `ready`."""
-    bits = instruction_bits(Load)
-    module = Module("systolic_load_unit", "Loads: from DRAM to the memories of the chip.")
-    module.input("reset")
-    module.input("start")
-    instruction = module.input("instruction", bits)
-    module.output("ready")
-    module.output("done")
-    current = module.register("current", bits)
-    module.register("running")
-    decode(module, Load, instruction, "next")
-    decode(module, Load, current, "now")
-    module.clocked(f"if (start) {current} <= {instruction};")
+    module = unit("load", "Loads: from DRAM to the memories of the chip.", Load)
     _requests(module, architecture)
     _answers(module, architecture)
     _writes(module, architecture)

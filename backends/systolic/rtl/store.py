@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..architecture import ACCUMULATOR_PIECES, Architecture, Memory
 from ..instructions.store import Store
 from .cell import BYTE, SUM_BITS
-from .decoder import decode, instruction_bits
+from .decoder import unit
 from .load import ADDRESS_BITS, byte_address, lane_bits, outstanding_words
 from .storage import queue
 from .verilog import Module, Signal, bits_for, concat, constant, repeat, select
@@ -15,18 +15,7 @@ WAITING_WORDS = 8  # read and not yet written, a power of two
 
 def store_unit(architecture: Architecture) -> Module:
     """The unit, with the write half of an AXI4 port; `start` is given only when `ready`."""
-    bits = instruction_bits(Store)
-    module = Module("systolic_store_unit", "Stores: from the memories of the chip to DRAM.")
-    module.input("reset")
-    module.input("start")
-    instruction = module.input("instruction", bits)
-    module.output("ready")
-    module.output("done")
-    current = module.register("current", bits)
-    module.register("running")
-    decode(module, Store, instruction, "next")
-    decode(module, Store, current, "now")
-    module.clocked(f"if (start) {current} <= {instruction};")
+    module = unit("store", "Stores: from the memories of the chip to DRAM.", Store)
     _reads(module, architecture)
     _writes(module, architecture)
     return module

@@ -11,7 +11,7 @@ from ..architecture import RECORD_WORDS, Architecture, Memory
 from ..instructions.vector import Reduce, Vector
 from ..timing import RECORD_CYCLES
 from .cell import BYTE, SUM_BITS
-from .decoder import decode, instruction_bits
+from .decoder import unit
 from .lane import MULTIPLIER_BITS, SHIFT_BITS, lane
 from .verilog import Module, Signal, bits_for, concat, constant, select
 
@@ -27,19 +27,8 @@ RECORD_PARTS = {
 
 def vector_unit(architecture: Architecture) -> Module:
     """The unit; `start` is given only when `ready`."""
-    bits = instruction_bits(Vector)
-    module = Module("systolic_vector_unit", "Pools, requantises, adds, looks up.")
-    module.input("reset")
-    module.input("start")
-    instruction = module.input("instruction", bits)
-    module.output("ready")
-    module.output("done")
-    current = module.register("current", bits)
-    module.register("running")
+    module = unit("vector", "Pools, requantises, adds, looks up.", Vector)
     module.register("busy")
-    decode(module, Vector, instruction, "next")
-    decode(module, Vector, current, "now")
-    module.clocked(f"if (start) {current} <= {instruction};")
     _slots(module, architecture)
     _addresses(module, architecture)
     _lanes(module, architecture)
