@@ -20,6 +20,16 @@ app = typer.Typer(
 )
 
 ArtifactFile = Annotated[Path, typer.Argument(metavar="MODEL.fxp", help="A compiled model.", show_default=False)]
+ModelOrProgram = Annotated[
+    str, typer.Argument(metavar="MODEL", help="As for `compile`; also a FILE.program.", show_default=False)
+]
+Inputs = Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)]
+CalibrationItems = Annotated[int | None, typer.Option(min=1, help="How many items of calibration data to take.")]
+TargetText = Annotated[
+    str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}, systolic{rows=8,cols=8}.")
+]
+Tokens = Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use; default: the physical cores.")]
 
 
@@ -49,14 +59,12 @@ def compile_command(
             show_default=False,
         ),
     ] = None,
-    target: Annotated[
-        str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}, systolic{rows=8,cols=8}.")
-    ] = "cpu",
+    target: TargetText = "cpu",
     pipeline: Annotated[str, typer.Option(help="What is done to the model; see `fxpress passes`.")] = "default",
     fallback: Annotated[str | None, typer.Option(help="'torch': ops without a kernel run in PyTorch.")] = None,
     bundle_runtime: Annotated[bool, typer.Option("--bundle-runtime", help="Put TVM's runtime in the file.")] = False,
-    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
+    sequence: Tokens = 128,
+    batch: BatchSize = 1,
     dump_dir: Annotated[Path | None, typer.Option(help="Write the program's text after each pass here.")] = None,
     print_ir: Annotated[str | None, typer.Option(help="'changed': print what each pass changed.")] = None,
 ) -> None:
@@ -78,9 +86,7 @@ def compile_command(
 
 @app.command("quantize")
 def quantize_command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="As for `compile`; also a FILE.program.", show_default=False)
-    ],
+    model: ModelOrProgram,
     output: Annotated[
         Path,
         typer.Option(
@@ -106,16 +112,14 @@ def quantize_command(
             show_default=False,
         ),
     ] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="How many items of calibration data to take.")] = None,
+    items: CalibrationItems = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(help="Keep in float32: a node's name, an op, a module's path, or /a regular expression/."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Quantise no other layers; as --ignore.")] = None,
-    inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
-    target: Annotated[
-        str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}, systolic{rows=8,cols=8}.")
-    ] = "cpu",
+    inputs: Inputs = None,
+    target: TargetText = "cpu",
     profitable: Annotated[
         str | None,
         typer.Option(
@@ -131,8 +135,8 @@ def quantize_command(
     cache: Annotated[
         Path | None, typer.Option(help="A folder that keeps ranges and times of kernels for the next time.")
     ] = None,
-    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
+    sequence: Tokens = 128,
+    batch: BatchSize = 1,
 ) -> None:
     """Quantise a model to 8-bit integers (or fewer) and write it as an artifact or a program."""
     from .models import load_model
@@ -155,9 +159,7 @@ def quantize_command(
 
 @app.command("prune")
 def prune_command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="As for `compile`; also a FILE.program.", show_default=False)
-    ],
+    model: ModelOrProgram,
     output: Annotated[
         Path,
         typer.Option(
@@ -180,19 +182,19 @@ def prune_command(
     calibration: Annotated[
         str | None, typer.Option(help="As for `quantize`; for importance by gradients or activations.")
     ] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="How many items of calibration data to take.")] = None,
+    items: CalibrationItems = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(help="Keep whole what this layer returns: a node's name, an op, a module's path, or /a regex/."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Prune no other layers; as --ignore.")] = None,
-    inputs: Annotated[list[str] | None, typer.Option("--input", help="As for `compile`.", show_default=False)] = None,
+    inputs: Inputs = None,
     sensitivity: Annotated[
         Path | None, typer.Option(help="Also prune each group alone and write the errors as a page.")
     ] = None,
     target: Annotated[str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}.")] = "cpu",
-    sequence: Annotated[int, typer.Option(min=1, help="Tokens of a Hugging Face text model's input.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size of a Hugging Face model's input.")] = 1,
+    sequence: Tokens = 128,
+    batch: BatchSize = 1,
 ) -> None:
     """Remove the channels, heads and hidden units that matter least; write an artifact or a program."""
     from .models import load_model

@@ -1,13 +1,21 @@
-"""Where the command line prints."""
+"""Where the command line prints, and what several commands print alike."""
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ..report.quantities import bytes_text
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+_MOST_LISTED = 20
 _PLAIN_WIDTH = 1000  # of output that goes to a file or another program: wide enough not to cut lines
 
 
@@ -16,6 +24,22 @@ def console() -> Console:
     if sys.stdout.isatty():
         return Console(highlight=False, markup=False)
     return _PlainConsole(width=_PLAIN_WIDTH, highlight=False, markup=False)
+
+
+def print_sizes(out: Console, original: Program, program: Program, output: Path) -> None:
+    """The file that was written, and the constants before and after."""
+    out.print(str(output), style="bold", end="  ")
+    out.print(bytes_text(output.stat().st_size), end=", ")
+    before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
+    out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
+
+
+def print_first(out: Console, lines: Sequence[str], style: str | None = None) -> None:
+    """The first of the lines, and how many more there are."""
+    for line in lines[:_MOST_LISTED]:
+        out.print(f"  {line}", style=style)
+    if len(lines) > _MOST_LISTED:
+        out.print(f"  ... and {len(lines) - _MOST_LISTED} more", style=style)
 
 
 class _PlainConsole(Console):

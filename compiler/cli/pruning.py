@@ -11,15 +11,12 @@ from ..api import compile as compile_model
 from ..program import Program
 from ..progress import TerminalProgress
 from ..pruning import prune
-from ..report.quantities import bytes_text
-from .formatting import console
+from .formatting import console, print_first, print_sizes
 from .models import LoadedModel
 from .quantizing import load_calibration, scopes_of
 
 if TYPE_CHECKING:
     from ..passes.pruning.config import PruneConfig
-
-MOST_LISTED = 20
 
 
 def prune_to_file(
@@ -84,15 +81,9 @@ def _ratio_or_name(text: str) -> str | float:
 
 def _print_summary(original: Program, program: Program, output: Path) -> None:
     out = console()
-    out.print(str(output), style="bold", end="  ")
-    out.print(bytes_text(output.stat().st_size), end=", ")
-    before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
-    out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
+    print_sizes(out, original, program, output)
     records = [record for record in program.history if record.name == "remove-units"]
     left = [line for record in records for line in record.rewrites if not line.startswith("%")]
     stays = [reason for record in records for reason in record.skipped]
     for lines, style in ((left, None), (stays, "yellow")):
-        for line in lines[:MOST_LISTED]:
-            out.print(f"  {line}", style=style)
-        if len(lines) > MOST_LISTED:
-            out.print(f"  ... and {len(lines) - MOST_LISTED} more", style=style)
+        print_first(out, lines, style)

@@ -18,11 +18,8 @@ from ..printer import op_name
 from ..program import Program
 from ..progress import TerminalProgress
 from ..quantizing import quantize
-from ..report.quantities import bytes_text
-from .formatting import console
+from .formatting import console, print_first, print_sizes
 from .models import LoadedModel, find_object
-
-MOST_LEFT = 20
 
 
 def quantize_to_file(
@@ -101,10 +98,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def _print_summary(original: Program, program: Program, output: Path) -> None:
     out = console()
-    out.print(str(output), style="bold", end="  ")
-    out.print(bytes_text(output.stat().st_size), end=", ")
-    before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
-    out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
+    print_sizes(out, original, program, output)
     kinds = [op_name(node.target).split(".")[1] for node in program.nodes if node.op == "call_function"]
     quantized = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if _is_quantized(kind)}
     out.print("  quantised ops: " + (", ".join(f"{count} {kind}" for kind, count in quantized.items()) or "none"))
@@ -113,10 +107,7 @@ def _print_summary(original: Program, program: Program, output: Path) -> None:
         if y.is_floating_point():
             out.print(f"  output {index}: {_signal_to_noise(x, y)} dB signal to noise on the example inputs")
     notes = [note for record in program.history if record.name == "quantize-ops" for note in record.skipped]
-    for note in notes[:MOST_LEFT]:
-        out.print(f"  {note}", style="yellow")
-    if len(notes) > MOST_LEFT:
-        out.print(f"  ... and {len(notes) - MOST_LEFT} more", style="yellow")
+    print_first(out, notes, "yellow")
 
 
 def _is_quantized(kind: str) -> bool:
