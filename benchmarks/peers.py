@@ -10,6 +10,7 @@ import importlib.util
 import subprocess
 import sys
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ class Inductor(Eager):
         self.call()
 
 
-class _OfOnnx:
+class _OfOnnx(ABC):
     """A peer that reads ONNX files, and takes the one that it runs quickest."""
 
     package: str
@@ -161,8 +162,8 @@ class _OfOnnx:
     def _files(self, module: nn.Module, args: Args, kwargs: Kwargs) -> list[Path]:
         return onnx_files(module, args, kwargs)
 
-    def _candidates(self, path: Path, inputs: list[Any], threads: int) -> list[Candidate]:
-        raise NotImplementedError
+    @abstractmethod
+    def _candidates(self, path: Path, inputs: list[Any], threads: int) -> list[Candidate]: ...
 
     def call(self) -> object:
         return self._best.call()

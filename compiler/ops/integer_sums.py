@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .library import define
+from .library import define, restore
 from .quantized import conv_sums, product_sums
 
 
@@ -28,7 +28,7 @@ def _sums_of_convolution(
     """The int32 sums of a convolution of int8 values, without bias; padding has the value `x_zero`."""
     none = torch.zeros(weight.shape[0], dtype=torch.int32, device=x.device)
     sums = conv_sums(x, weight, none, x_zero, stride, padding, dilation, groups, channels_last)
-    return sums.movedim(1, -1).contiguous() if channels_last else sums
+    return restore(sums, channels_last)
 
 
 @define("linear_sums(Tensor x, Tensor weight) -> Tensor")

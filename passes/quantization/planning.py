@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,12 +39,12 @@ class Choice:
     reason: str
 
 
-class Decider:
+class Decider(ABC):
     """Who has a say in which nodes become integer. Asked again and again until it agrees; see `make_plan`."""
 
+    @abstractmethod
     def choose(self, plan: Plan) -> Mapping[str, Choice] | None:
         """All its choices by node name, on seeing the plan that its last ones led to; None when that may stay."""
-        raise NotImplementedError
 
 
 def make_plan(
