@@ -7,6 +7,7 @@ and outputs have their channels in the last dimension, weights keep PyTorch's or
 
 from . import integer_sums as _integer_sums  # noqa: F401  (defines ops)
 from . import low_precision as _low_precision  # noqa: F401  (defines ops)
+from . import sparse as _sparse  # noqa: F401  (defines ops)
 from .activation import activate, parse_activation
 from .library import fxpress
 from .quantized import expand_weight

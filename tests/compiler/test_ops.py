@@ -13,6 +13,7 @@ from fxpress.ops import fxpress
 from op_cases import Case, check_fake, every, made
 from op_formulas import FORMULAS, LOW_PRECISION_FORMULAS
 from quantized_formulas import QUANTIZED_FORMULAS
+from sparse_formulas import SPARSE_FORMULAS
 from torch import Tensor
 
 
@@ -96,7 +97,8 @@ def test_every_op_has_a_formula() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("fxpress::")
     }
-    assert names == set(FORMULAS) | set(LOW_PRECISION_FORMULAS) | set(QUANTIZED_FORMULAS)
+    expected = (FORMULAS, LOW_PRECISION_FORMULAS, QUANTIZED_FORMULAS, SPARSE_FORMULAS)
+    assert names == {op for formulas in expected for op in formulas}
 
 
 def test_every_formula_has_a_case() -> None:
