@@ -61,7 +61,7 @@ def pack_blocks(weight: Tensor, r: int, c: int) -> tuple[Tensor, Tensor, Tensor]
     matrix = weight_matrix(weight)
     n, k = matrix.shape
     padded = F.pad(matrix, (0, -k % c, 0, -n % r))
-    blocks = padded.unflatten(1, (-1, c)).unflatten(0, (-1, r)).transpose(1, 2)
+    blocks = padded.reshape(-(-n // r), r, -(-k // c), c).transpose(1, 2)
     held = (blocks != 0).flatten(2).any(2)
     pointers = F.pad(held.sum(1).cumsum(0), (1, 0))
     return blocks[held].contiguous(), held.nonzero()[:, 1].to(torch.int32), pointers.to(torch.int32)
