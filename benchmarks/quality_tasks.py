@@ -22,11 +22,14 @@ from quantized_files import Calibration
 from quantized_peers import QuantizedPeer
 from scipy import stats
 from torch import Tensor
-from training import NETS, Trained, train, trained
+from training import Trained, train, trained
 from worker import FAILURES
 
 LATE_EPOCHS, LATE_RATE = 3, 3e-4
 """Of the training that goes on with integers."""
+
+CLASSIFIERS = ("lenet", "mobilenet")
+"""Of the trained ones, those that are quantised here."""
 
 Entry = dict[str, Any]
 Progress = Callable[[str], object]
@@ -186,6 +189,6 @@ TASKS: dict[str, Callable[[Makers, Settings, Progress], Entry]] = {
         net: lambda makers, settings, progress, net=net: classifier(
             net, _classifier_ways(makers, settings), settings, progress
         )
-        for net in NETS
+        for net in CLASSIFIERS
     },
 }

@@ -62,7 +62,26 @@ class SmallMobileNet(nn.Module):
         return self.head(self.features(x).flatten(1))  # type: ignore[no-any-return]
 
 
-NETS = {"lenet": LeNet, "mobilenet": SmallMobileNet}
+def _convolution(ic: int, oc: int) -> list[nn.Module]:
+    return [nn.Conv2d(ic, oc, 3, padding=1, bias=False), nn.BatchNorm2d(oc), nn.ReLU()]
+
+
+class SmallVgg(nn.Module):
+    """VGG in small, half of its parameters in a hidden layer: [n, 1, 28, 28] -> [n, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages = [
+            (*_convolution(ic, oc), *_convolution(oc, oc), nn.MaxPool2d(2)) for ic, oc in ((1, 16), (16, 32), (32, 64))
+        ]
+        self.features = nn.Sequential(*(layer for stage in stages for layer in stage))
+        self.classifier = nn.Sequential(nn.Linear(576, 128), nn.ReLU(), nn.Linear(128, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))  # type: ignore[no-any-return]
+
+
+NETS = {"lenet": LeNet, "mobilenet": SmallMobileNet, "vgg": SmallVgg}
 
 
 @dataclass(frozen=True)
