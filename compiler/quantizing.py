@@ -103,7 +103,7 @@ def quantize(
         # layers of attention stay apart: query, key and value have scales of their own
         pipeline = ("default{merge=false}", *integers.prepare)
         fused = PassManager(pipeline, verify=verify, target=where, instruments=instruments).run(program)
-        cleanup: tuple[Pass | str, ...] = ("merge-duplicates", "drop-dead-code")
+        cleanup: tuple[Pass | str, ...] = ("fold-constants", "merge-duplicates", "drop-dead-code")
         if chosen.float_dtype != "float32":
             narrow = NarrowFloats(chosen.float_dtype, left_wide(fused, _listed(ignore), _listed(only)))
             return PassManager([narrow, *cleanup], verify=verify, target=where, instruments=instruments).run(fused)

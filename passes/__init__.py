@@ -36,6 +36,7 @@ PASSES: dict[str, str] = {
     "import-qdq": "fxpress.passes.quantization.import_qdq:ImportQdq",
     "index-as-view": "fxpress.passes.canonicalize.simplify_mask_chain:index_as_view",
     "inline-scalar-constant": "fxpress.passes.canonicalize.simplify_arithmetic:inline_scalar_constant",
+    "look-up-addends": "fxpress.passes.quantization.look_up_addends:LookUpAddends",
     "merge-duplicates": "fxpress.passes.canonicalize.merge_duplicates:MergeDuplicates",
     "merge-qkv": "fxpress.passes.fusion.merge_linears:merge_qkv",
     "multiply-by-minus-one": "fxpress.passes.canonicalize.simplify_arithmetic:multiply_by_minus_one",

@@ -52,7 +52,7 @@ class Integers:
 
 
 INTEGERS: Mapping[str, Integers] = {
-    "cpu": Integers(CPU, "int8", ("F", "I")),
+    "cpu": Integers(CPU, "int8", ("F", "I"), prepare=("look-up-addends",)),
     "systolic": Integers(SYSTOLIC, "int8-hardware", ("I",), static=True, prepare=("expand-attention",)),
 }
 """By kind of target."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 from torch.fx.node import map_arg
 
-from ...errors import InvalidInput
 from ...ops import fxpress
 from ...ops.requantization import HIGHEST, LOWEST
+from ..batches import SIZED, Batch, sizes_of
 from .straight_through import Step, replaced, rounded, slopes
 from .surrogates import SURROGATES, quantized_operands, quantized_result
 from .weights import LARGEST, quantize_weight
@@ -22,10 +22,6 @@ from .weights import LARGEST, quantize_weight
 if TYPE_CHECKING:
     from .training import TrainableProgram
 
-aten = torch.ops.aten
-
-SIZED = (aten.reshape.default, aten.expand.default)
-"""Ops that are told sizes, the first of which may be that of the batch."""
 OBSERVED_WEIGHT = 0.05
 """What a batch counts in an observed scale."""
 
@@ -65,7 +61,7 @@ class Layer(nn.Module):
 class Simulation(Interpreter):
     """One run. `batch` is the size of this batch and that of the capture, where they differ."""
 
-    def __init__(self, module: TrainableProgram, batch: tuple[int, int]) -> None:
+    def __init__(self, module: TrainableProgram, batch: Batch) -> None:
         super().__init__(module.program.graph_module)
         self.extra_traceback = False  # an error's own words say enough
         self._module = module
@@ -99,7 +95,7 @@ class Simulation(Interpreter):
             return self._quantized(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.target in SIZED:
-            args = (args[0], self._sizes(args[1]), *args[2:])
+            args = (args[0], sizes_of(args[1], self._batch), *args[2:])
         if n.target is operator.getitem:
             return args[0][args[1]]
         return _on_both(n.target, args, kwargs)
@@ -107,14 +103,6 @@ class Simulation(Interpreter):
     def _as_integers(self, node: Node, exact: Tensor) -> Integers:
         params = self._module.params_of(node)
         return Integers(exact, fxpress.dequantize(exact, params.scale, params.zero))
-
-    def _sizes(self, sizes: list[int]) -> list[int]:
-        found, wanted = self._batch
-        if found == wanted or sizes[0] < 1:
-            return sizes
-        if sizes[0] * found % wanted:
-            raise InvalidInput(f"the batch must be a multiple of that of the capture, {wanted}, not {found}")
-        return [sizes[0] * found // wanted, *sizes[1:]]
 
     def _quantized(self, node: Node) -> Any:
         module = self._module

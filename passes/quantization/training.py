@@ -12,9 +12,9 @@ from torch.fx import Node
 
 from ...errors import InvalidInput
 from ...pass_manager import PassManager
-from ...printer import print_type
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
+from ..batches import Batch, Batches
 from ..match import arguments, change_call, is_constant
 from .scale_groups import Group, scale_groups
 from .scheme import QParams
@@ -28,13 +28,6 @@ RANGES: tuple[Ranges, ...] = ("learned", "observed", "fixed")
 OBSERVED_WEIGHT = 0.05
 FLOATS = ("weight", "bias")
 """Arguments of float ops that are trained where they are constants."""
-AGREEMENT = 0.05
-"""How far two results of a batch of two may be from those of two batches of one: float rounding may move an integer."""
-
-OTHER_BATCH = (
-    "inputs must have the batch size of the capture: not every value of this Program has the batch first; "
-    "capture the model with the batch size of the training"
-)
 
 
 def trainable(program: Program, *, ranges: Ranges = "learned") -> TrainableProgram:
@@ -79,7 +72,7 @@ class TrainableProgram(nn.Module):
         for node in self.program.nodes:
             if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
                 self._add_parameters(node, learned)
-        self._is_batch_first = False
+        self._batches = Batches(self.program)
 
     def _add_parameters(self, node: Node, learned: bool) -> None:
         values = arguments(node)
@@ -109,7 +102,8 @@ class TrainableProgram(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the Program, with the parameters as they are, computes; bit for bit."""
         inputs = self.program.signature.bind(args, kwargs)
-        return self.program.outputs.unflatten(list(self._run(inputs, self._batch_of(inputs))))
+        batch = self._batches.of(inputs, lambda xs, size: Simulation(self, size).run_flat(xs))
+        return self.program.outputs.unflatten(list(self._run(inputs, batch)))
 
     def convert(self) -> Program:
         """The quantised Program with the trained numbers: it computes what this module computes, bit for bit.
@@ -162,45 +156,10 @@ class TrainableProgram(nn.Module):
         """Whether the node is an int8 value with a scale."""
         return node in self._groups
 
-    def _batch_of(self, inputs: Sequence[Tensor]) -> tuple[int, int]:
-        """The size of the batch, and that of the capture."""
-        examples = self.program.example_inputs
-        shapes = [(tuple(x.shape), tuple(example.shape)) for x, example in zip(inputs, examples, strict=True)]
-        if all(found == wanted for found, wanted in shapes):
-            return 1, 1
-        ratios = {(found[:1], wanted[:1]) for found, wanted in shapes}
-        if len(ratios) != 1 or any(found[1:] != wanted[1:] for found, wanted in shapes):
-            wanted_types = ", ".join(print_type(example) for example in examples)
-            found_types = ", ".join(print_type(x) for x in inputs)
-            raise InvalidInput(f"inputs must be {wanted_types} but for one size of batch, not {found_types}")
-        ((found, wanted),) = ratios
-        if not self._is_batch_first:
-            self._check_batches()
-            self._is_batch_first = True
-        return found[0], wanted[0]
-
-    def _check_batches(self) -> None:
-        """Raise InvalidInput when two example inputs as one batch do not give the two results."""
-        examples = self.program.example_inputs
-        with torch.no_grad():
-            once = Simulation(self, (1, 1)).run_flat(examples)
-            try:
-                twice = Simulation(self, (2, 1)).run_flat([torch.cat([x, x]) for x in examples])
-            except (RuntimeError, ValueError, IndexError) as error:  # what ops raise for shapes that do not fit
-                raise InvalidInput(OTHER_BATCH) from error
-        if not all(_agree(torch.cat([y, y]), yy) for y, yy in zip(once, twice, strict=True)):
-            raise InvalidInput(OTHER_BATCH)
-
-    def _run(self, inputs: Sequence[Tensor], batch: tuple[int, int]) -> tuple[Tensor, ...]:
+    def _run(self, inputs: Sequence[Tensor], batch: Batch) -> tuple[Tensor, ...]:
         if self.training and self.ranges == "observed":
             return Simulation(self, batch).run_and_observe(inputs)
         return Simulation(self, batch).run_flat(inputs)
-
-
-def _agree(wanted: Tensor, found: Tensor) -> bool:
-    if wanted.shape != found.shape:
-        return False
-    return bool((wanted.double() - found.double()).norm() <= AGREEMENT * wanted.double().norm())
 
 
 def _untied(program: Program) -> Program:
