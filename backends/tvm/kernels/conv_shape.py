@@ -57,9 +57,14 @@ class ConvShape:
         return self.kernel[0] * self.kernel[1]
 
     @property
+    def depth(self) -> int:
+        """Products summed for one element of the result."""
+        return self.taps * (self.ic // self.groups)
+
+    @property
     def flops(self) -> int:
         """Multiply-adds of the convolution alone, each counted as two."""
-        return 2 * self.pixels * self.oc * (self.ic // self.groups) * self.taps
+        return 2 * self.pixels * self.oc * self.depth
 
     def flattened(self) -> ConvShape:
         """The same computation with as many of (n, h, w) merged into the width as the strides allow.

@@ -70,23 +70,22 @@ class TiledConv(ConvKernel):
         Groups outermost, then panels of `tile.vectors` vectors of output channels (the last panel has what is left,
         rounded up to whole vectors with zeros), and inside a panel the steps of [kh, kw, ic / groups].
         """
+        width = self.tile.vectors * self.tile.lanes
+        panels = [
+            pack_steps(panel, self.step).reshape(-1) for runs in self.laid_out(weight) for panel in runs.split(width, 2)
+        ]
+        return torch.cat(panels)
+
+    def laid_out(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight` [oc, ic / groups, kh, kw] as [group, down, across, channel, k], channels in whole vectors."""
         shape, lanes = self.shape, self.tile.lanes
         oc, ic = shape.oc // shape.groups, shape.ic // shape.groups
         if tuple(weight.shape) != (shape.oc, ic, *shape.kernel):
             raise ValueError(f"weight must have shape {(shape.oc, ic, *shape.kernel)}, not {tuple(weight.shape)}")
-        vectors = -(-oc // lanes)
-        padded = weight.new_zeros(shape.groups, vectors * lanes, ic, *shape.kernel)
+        padded = weight.new_zeros(shape.groups, -(-oc // lanes) * lanes, ic, *shape.kernel)
         padded[:, :oc] = weight.reshape(shape.groups, oc, ic, *shape.kernel)
-        runs = padded.permute(0, 3, 4, 1, 2)  # group, kh, kw, channel, ic
-        if self._joined:
-            runs = runs.transpose(2, 3).flatten(3).unsqueeze(2)
-        width = self.tile.vectors * lanes
-        panels = [
-            pack_steps(runs[group, :, :, first : first + width], self.step).reshape(-1)
-            for group in range(shape.groups)
-            for first in range(0, vectors * lanes, width)
-        ]
-        return torch.cat(panels)
+        runs = padded.permute(0, 3, 4, 1, 2)
+        return runs.transpose(2, 3).flatten(3).unsqueeze(2) if self._joined else runs
 
     @abstractmethod
     def body(self, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> TileBody:
@@ -108,15 +107,7 @@ class TiledConv(ConvKernel):
             n, group = B.bind(image // shape.groups), B.bind(image % shape.groups)
             panel, block = B.bind(panel), B.bind(block)
             body = self.body(operands, n, group, panel)
-            last = tile.last_panel(shape)
-            if panels == 1 or last == (tile.vectors, tile.lanes):
-                body.pixels(block, *last)
-                return
-            with B.If(panel < panels - 1):
-                with B.Then():
-                    body.pixels(block, tile.vectors, tile.lanes)
-                with B.Else():
-                    body.pixels(block, *last)
+            self.at_panel(panel, lambda vectors, count: body.pixels(block, vectors, count))
 
         if tasks > 1 and tile.parallel:
             with B.parallel(tasks) as number:
@@ -124,6 +115,19 @@ class TiledConv(ConvKernel):
         else:
             with B.serial(tasks) as number:
                 task(number)
+
+    def at_panel(self, panel: Expr, emit: Callable[[int, int], None]) -> None:
+        """Emit what a panel does, given its vectors and the channels in the last of them; the last panel has fewer."""
+        tile, panels = self.tile, self.tile.panels(self.shape)
+        last = tile.last_panel(self.shape)
+        if panels == 1 or last == (tile.vectors, tile.lanes):
+            emit(*last)
+            return
+        with B.If(panel < panels - 1):
+            with B.Then():
+                emit(tile.vectors, tile.lanes)
+            with B.Else():
+                emit(*last)
 
 
 class TileBody(ABC):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ....cpu import CpuTarget
@@ -53,6 +54,7 @@ class ConvTile:
         return f"tile={pixels}x{self.vectors}x{self.lanes} order={self.order} block={self.block}"
 
 
+_WIDTHS = (1, 2, 3, 4)  # vectors of a register tile
 _FMA_PER_CYCLE = 2  # vector multiply-adds and vector loads that one core can start in a cycle; a core with one FMA
 _LOADS_PER_CYCLE = 2  # port is bound by its multiply-adds with any tile that suits one with two
 _FMA_LATENCY = 4
@@ -64,16 +66,30 @@ _PAGE = 4096  # addresses this far apart fall into the same set of the first cac
 _WAYS = 8
 
 
-def choose_conv_tile(shape: ConvShape, target: CpuTarget) -> ConvTile:
-    """The tile that the model predicts to be fastest for `shape` on `target`."""
-    tile = min(_register_tiles(shape, target), key=lambda tile: _cycles(tile, shape, target))
-    return _blocked(tile, shape, target)
+def choose_conv_tile(
+    shape: ConvShape,
+    target: CpuTarget,
+    widths: Sequence[int] = _WIDTHS,
+    share: Callable[[int], float] = lambda channels: 1.0,
+) -> ConvTile:
+    """The tile that the model predicts to be fastest for `shape` on `target`, of those with `widths` vectors.
+
+    `share(channels)` is that of the steps of the reduction which panels of so many channels make.
+    """
+
+    def share_of(tile: ConvTile) -> float:
+        return share(tile.vectors * tile.lanes)
+
+    tile = min(_register_tiles(shape, target, widths), key=lambda tile: _cycles(tile, shape, target, share_of(tile)))
+    return _blocked(tile, shape, target, share_of(tile))
 
 
-def _register_tiles(shape: ConvShape, target: CpuTarget) -> Iterator[ConvTile]:
+def _register_tiles(shape: ConvShape, target: CpuTarget, widths: Sequence[int]) -> Iterator[ConvTile]:
     oc = shape.oc // shape.groups
     lanes = bounded_lanes(oc, target.vector.lanes)
-    for vectors in range(1, min(4, -(-oc // lanes)) + 1):
+    for vectors in widths:
+        if vectors > max(widths[0], -(-oc // lanes)):
+            continue
         most = (target.vector.registers - 1) // vectors - 1  # the rest hold a row of weights and an input element
         for columns in range(1, min(most, shape.width) + 1):
             yield ConvTile(lanes, vectors, columns)
@@ -81,9 +97,9 @@ def _register_tiles(shape: ConvShape, target: CpuTarget) -> Iterator[ConvTile]:
             yield ConvTile(lanes, vectors, shape.width, lines)
 
 
-def _cycles(tile: ConvTile, shape: ConvShape, target: CpuTarget) -> float:
-    """Predicted cycles of one image and group on one core, its data in the second cache."""
-    depth = shape.taps * (shape.ic // shape.groups)
+def _cycles(tile: ConvTile, shape: ConvShape, target: CpuTarget, share: float) -> float:
+    """Predicted cycles of one image and group on one core, its data in the second cache, for that share of steps."""
+    depth = share * shape.depth
     panels = tile.panels(shape)
     down, last_lines = _split(shape.height, tile.lines)
     across, last_columns = _split(shape.width, tile.columns)
@@ -113,14 +129,17 @@ def _split(extent: int, step: int) -> tuple[int, int]:
     return count, extent - (count - 1) * step
 
 
-def _blocked(tile: ConvTile, shape: ConvShape, target: CpuTarget) -> ConvTile:
-    """Choose order, block and threads: what is larger, weights or input, is read from memory once."""
+def _blocked(tile: ConvTile, shape: ConvShape, target: CpuTarget, share: float) -> ConvTile:
+    """Choose order, block and threads: what is larger, weights or input, is read from memory once.
+
+    `share` is that of all steps that are made.
+    """
     tiles, panels = tile.tiles(shape), tile.panels(shape)
     images = shape.batch * shape.groups
     read = shape.height * shape.width * shape.stride[0] * shape.stride[1]
     x_bytes = read * (shape.ic // shape.groups) * 4
-    weight_bytes = panels * tile.vectors * tile.lanes * shape.taps * (shape.ic // shape.groups) * 4
-    flops = shape.flops
+    weight_bytes = math.ceil(share * panels * tile.vectors * tile.lanes * shape.depth * 4)
+    flops = math.ceil(share * shape.flops)
     threads = target.cores if flops >= _LEAST_PARALLEL_FLOPS else 1
     wanted = max(threads, min(4 * threads, flops // _LEAST_TASK_FLOPS)) if threads > 1 else 1
     resident = target.l2 // 2
