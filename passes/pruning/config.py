@@ -5,44 +5,57 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any
 
 from ...errors import InvalidInput
+from .budgets import PruneBudget
+from .patterns import UNITS, parse_pattern
 
 IMPORTANCES = ("l1", "l2", "batch-norm", "taylor", "hessian", "activation", "random")
 RANKINGS = ("local", "global")
 SCHEDULES = ("one-shot", "iterative", "cubic")
+DEFAULT_RATIO = 0.5
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneConfig:
     """How a model is pruned. The presets are `PRESETS`; `dataclasses.replace` makes variants.
 
-    `ratio` is the share of units that go: of each group with `ranking="local"`, of all together with "global", where a
-    group loses at most `most`. `ratios` gives groups that hold a layer named by a scope (as `ignore` names layers) a
-    ratio of their own. `importance` says what goes first: the units of least "l1" or "l2" norm of weights, "batch-norm"
-    scale, "taylor" (the first-order change of the loss), "hessian" (its second-order change, from the diagonal),
-    "activation" (the energy that consumers receive), or "random" ones by `seed`. Of equals the later goes first.
-    `multiple` is what the number of indices left is rounded up to a multiple of. `schedule` removes in one go, or in
-    `steps` of equal or of cubically falling size, scoring anew each time. `blocks` is the share of residual branches,
-    f of x + f(x), that go as a whole before the first step: those that add least. `loss` takes what the model returns
-    and gives a number, for "taylor" and "hessian"; without it the change of the outputs themselves counts.
+    `ratio` is the share of units that go, half without one: of each group with `ranking="local"`, of all together with
+    "global", where a group loses at most `most`. `ratios` gives groups that hold a layer named by a scope (as `ignore`
+    names layers) a ratio of their own. `importance` says what goes first: the units of least "l1" or "l2" norm of
+    weights, "batch-norm" scale, "taylor" (the first-order change of the loss), "hessian" (its second-order change, from
+    the diagonal), "activation" (the energy that consumers receive), or "random" ones by `seed`. Of equals the later
+    goes first. `multiple` is what the number of indices left is rounded up to a multiple of. `schedule` removes in one
+    go, or in `steps` of equal or of cubically falling size, scoring anew each time. `blocks` is the share of residual
+    branches, f of x + f(x), that go as a whole before the first step: those that add least. `loss` takes what the model
+    returns and gives a number, for "taylor" and "hessian"; without it the change of the outputs themselves counts.
+
+    `pattern` is "units" or where weights of linear layers and convolutions become zero instead: "elements" anywhere,
+    "N:M" all but N of M consecutive inputs, "RxC" in blocks of R outputs x C inputs, "blocks" in those that suit the
+    target. The ratio is then of the candidates of each such layer, weights or blocks; N:M has its own. With
+    `reconstruct` the weights that stay make up for those that go, on calibration data, and "l2" counts the error that
+    is left then.
     """
 
-    ratio: float = 0.5
+    ratio: float | None = None
     importance: str = "l2"
     ranking: str = "local"
     ratios: Mapping[Any, float] = field(default_factory=dict)
     most: float = 0.9
-    multiple: int = 1
+    multiple: int | str = AUTO
     schedule: str = "one-shot"
     steps: int = 1
     seed: int = 0
     blocks: float = 0.0
     loss: Callable[[Any], Any] | None = None
+    pattern: str = UNITS
+    reconstruct: bool = False
 
     def __post_init__(self) -> None:
-        for name, ratio in (("ratio", self.ratio), ("most", self.most), ("blocks", self.blocks), *self.ratios.items()):
+        for name, ratio in (("ratio", self.goal), ("most", self.most), ("blocks", self.blocks), *self.ratios.items()):
             check_ratio(ratio, f"ratio of {name!r}" if name not in ("ratio", "most", "blocks") else name)
         for name, value, choices in (
             ("importance", self.importance, IMPORTANCES),
@@ -51,12 +64,37 @@ class PruneConfig:
         ):
             if value not in choices:
                 raise InvalidInput(f"{name} must be one of {list(choices)}, not {value!r}")
-        for name, number in (("multiple", self.multiple), ("steps", self.steps)):
+        for name, number in (("multiple", 1 if self.multiple == AUTO else self.multiple), ("steps", self.steps)):
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise InvalidInput(f"{name} must be an integer of at least 1, not {number!r}")
+                choices = "'auto' or an integer" if name == "multiple" else "an integer"
+                raise InvalidInput(f"{name} must be {choices} of at least 1, not {number!r}")
         if self.schedule == "one-shot" and self.steps != 1:
             raise InvalidInput(
                 f"steps must be 1 with schedule='one-shot', not {self.steps}; use 'iterative' or 'cubic'"
+            )
+        self._check_pattern()
+
+    def _check_pattern(self) -> None:
+        pattern = parse_pattern(self.pattern)
+        if not isinstance(self.reconstruct, bool):
+            raise InvalidInput(f"reconstruct must be True or False, not {self.reconstruct!r}")
+        if self.pattern == UNITS:
+            if self.reconstruct:
+                raise InvalidInput("reconstruct must be False with pattern='units'; it is for patterns of zeros")
+            return
+        where = f"with pattern={self.pattern!r}"
+        if self.importance == "batch-norm":
+            raise InvalidInput(f"importance must not be 'batch-norm' {where}: its scales are of whole channels")
+        if self.multiple not in (1, AUTO):
+            raise InvalidInput(f"multiple must be 1 {where}, which leaves all sizes, not {self.multiple}")
+        if pattern is None or pattern.ratio is None:
+            return
+        if self.ratio is not None and not math.isclose(self.ratio, pattern.ratio, rel_tol=0, abs_tol=1e-6):
+            raise InvalidInput(f"ratio must be {pattern.ratio:g} {where}, or left out, not {self.ratio!r}")
+        if self.ranking != "local" or self.ratios:
+            raise InvalidInput(
+                f"ranking must be 'local' and ratios empty {where}, of which every layer has the same share; "
+                "use ignore= for layers that are to stay"
             )
 
     def __str__(self) -> str:
@@ -64,16 +102,30 @@ class PruneConfig:
         return ",".join(f"{f.name}={getattr(self, f.name)}" for f in changed) or "default"
 
     @property
+    def goal(self) -> float:
+        """The share that goes in the end."""
+        pattern = parse_pattern(self.pattern)
+        implied = None if pattern is None else pattern.ratio
+        return next((ratio for ratio in (self.ratio, implied) if ratio is not None), DEFAULT_RATIO)
+
+    @property
     def needs_data(self) -> bool:
-        """Whether importance is measured on inputs."""
-        return self.importance in ("taylor", "hessian", "activation") or (
-            self.blocks > 0 and self.importance != "random"
+        """Whether importance is measured on inputs, or weights reconstructed on them."""
+        return (
+            self.reconstruct
+            or self.importance in ("taylor", "hessian", "activation")
+            or (self.blocks > 0 and self.importance != "random")
         )
 
     def share(self, step: int) -> float:
         """How much of what goes in the end is gone after `step`, counted from 1."""
         done = step / self.steps
         return 1 - (1 - done) ** 3 if self.schedule == "cubic" else done
+
+
+def count_of(ratio: float, size: int) -> int:
+    """Never all, nor more than asked for: the share that the ratio as written in decimals has, rounded down."""
+    return min(size - 1, math.floor(Fraction(repr(ratio)) * size + Fraction(1, 10**9)))
 
 
 def check_ratio(ratio: Any, name: str) -> None:
@@ -89,6 +141,8 @@ PRESETS: dict[str, PruneConfig] = {
     "taylor": PruneConfig(importance="taylor"),
     "vector": PruneConfig(multiple=16),
     "random": PruneConfig(importance="random"),
+    "2:4": PruneConfig(pattern="2:4"),
+    "blocks-75": PruneConfig(pattern="blocks", ratio=0.75),
 }
 
 

@@ -13,6 +13,7 @@ from fxpress.passes.pruning.config import IMPORTANCES, PRESETS, PruneConfig, con
 from fxpress.passes.pruning.groups import find_groups
 from fxpress.passes.pruning.importance import score
 from fxpress.passes.pruning.selection import choose
+from fxpress.passes.pruning.widths import Rounding
 from fxpress.testing import trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,10 +115,10 @@ GROUPS = find_groups(PROGRAM)
     seed=st.integers(0, 99),
 )
 def test_choices_keep_to_the_budget(ratio, ranking, multiple, seed):
-    config = PruneConfig(ratio=ratio, ranking=ranking, multiple=multiple, importance="random", seed=seed)
+    config = PruneConfig(ratio=ratio, ranking=ranking, importance="random", seed=seed)
     scores = score(PROGRAM, GROUPS, config, [])
     original = {group: group.size for group in GROUPS.removable}
-    chosen = choose(scores, config, ratios={}, original=original)
+    chosen = choose(scores, config, ratios={}, original=original, rounding=Rounding(multiple))
     assert sum(map(len, chosen.values())) <= ratio * sum(original.values()) + 1e-6
     for group, units in chosen.items():
         left = group.size - len(units)
@@ -154,7 +155,8 @@ def test_ratios_outside_are_refused(ratio):
         ({"importance": "l3"}, r"^importance must be one of \['l1', "),
         ({"ranking": "both"}, r"^ranking must be one of \['local', 'global'\], not 'both'$"),
         ({"schedule": "slow"}, r"^schedule must be one of "),
-        ({"multiple": 0}, r"^multiple must be an integer of at least 1, not 0$"),
+        ({"multiple": 0}, r"^multiple must be 'auto' or an integer of at least 1, not 0$"),
+        ({"multiple": "wide"}, r"^multiple must be 'auto' or an integer of at least 1, not 'wide'$"),
         ({"steps": 3}, r"^steps must be 1 with schedule='one-shot', not 3; use 'iterative' or 'cubic'$"),
         ({"ratios": {"head": 1.0}}, r"^ratio of 'head' must be a number from 0 up to but not 1, not 1\.0$"),
     ],
@@ -168,5 +170,5 @@ def test_presets():
     assert config_of("uniform") == PRESETS["uniform"] == PruneConfig()
     assert config_of("global", ratio=0.3).ratio == 0.3
     assert str(config_of(0.25, multiple=8)) == "ratio=0.25,multiple=8"
-    with pytest.raises(InvalidInput, match=r"^config must be a ratio, a PruneConfig or one of \['gentle', "):
+    with pytest.raises(InvalidInput, match=r"^config must be a ratio, a PruneConfig or one of \['2:4', "):
         config_of("everything")
