@@ -29,7 +29,7 @@ def _unpack_blocks(values: Tensor, columns: Tensor, pointers: Tensor, shape: Seq
     numbers = torch.arange(count, dtype=pointers.dtype, device=pointers.device)
     rows = torch.searchsorted(pointers, numbers, right=True) - 1
     blocks = values.new_zeros(-(-n // r), -(-k // c), r, c).index_put((rows, columns.to(torch.int64)), values)
-    return _from_matrix(blocks.transpose(1, 2).flatten(2).flatten(0, 1)[:n, :k], shape)
+    return from_matrix(blocks.transpose(1, 2).flatten(2).flatten(0, 1)[:n, :k], shape)
 
 
 @define("unpack_masked(Tensor values, Tensor mask, int[] shape) -> Tensor")
@@ -40,7 +40,7 @@ def _unpack_masked(values: Tensor, mask: Tensor, shape: Sequence[int]) -> Tensor
     """
     n, k = matrix_shape(shape)
     bits = mask.unsqueeze(1).bitwise_right_shift(_bits(mask)).bitwise_and(1)
-    return _from_matrix(values.new_zeros(n * k).masked_scatter(bits.flatten()[: n * k] != 0, values).view(n, k), shape)
+    return from_matrix(values.new_zeros(n * k).masked_scatter(bits.flatten()[: n * k] != 0, values).view(n, k), shape)
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -79,6 +79,7 @@ def _bits(like: Tensor) -> Tensor:
     return torch.arange(_BYTE, dtype=torch.uint8, device=like.device)
 
 
-def _from_matrix(matrix: Tensor, shape: Sequence[int]) -> Tensor:
+def from_matrix(matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight of that shape that has this matrix."""
     n, inputs, *kernel = shape
     return matrix.reshape(n, *kernel, inputs).movedim(-1, 1).contiguous()
