@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
@@ -22,13 +24,27 @@ def rows_of(node: Node, x: Tensor) -> Tensor:
     if "stride" not in values:
         return x.reshape(1, -1, x.shape[-1])
     x = pad(channels_first(x, values["channels_last"]), values["padding"])
-    kernel, stride, dilation = values["weight"].meta["val"].shape[2:], values["stride"], values["dilation"]
-    if len(kernel) == 1:
-        x, kernel, stride, dilation = x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
-    columns = F.unfold(x, tuple(kernel), stride=tuple(stride), dilation=tuple(dilation))
-    batch, _, count = columns.shape
-    groups = values["groups"]
-    return columns.reshape(batch, groups, -1, count).permute(1, 0, 3, 2).reshape(groups, batch * count, -1)
+    kernel = values["weight"].meta["val"].shape[2:]
+    return unfolded(x, kernel, values["stride"], values["dilation"], values["groups"])
+
+
+def unfolded(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> Tensor:  # fmt: skip
+    """[groups, r, k]: what a convolution of `x` [batch, channels, *sizes], padded, multiplies with its weights."""
+    windows = patches(x, kernel, stride, dilation)
+    batch, channels, *places = windows.shape
+    dims = len(kernel)
+    order = (1, 0, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
+    windows = windows.reshape(batch, groups, channels // groups, *places).permute(order)
+    return windows.reshape(groups, batch * prod(places[:dims]), -1)
+
+
+def patches(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
+    """A view [batch, channels, *places, *kernel] of `x` [batch, channels, *sizes]: what a convolution sees where."""
+    for dim, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        x = x.unfold(2 + dim, gap * (size - 1) + 1, step)[..., ::gap]
+    return x
 
 
 def matrix_of(node: Node, weight: Tensor) -> Tensor:
