@@ -14,7 +14,7 @@ from fxpress.rewriter import RulePass
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"compiler": "fxpress", "passes": "fxpress.passes", "backends": "fxpress.backends"}
-HELPERS = {"match", "pattern", "pipelines"}  # files of passes/ that hold no pass; those below hold the parts of one
+HELPERS = {"batches", "match", "pattern", "pipelines"}  # files of passes/ that hold no pass; those below hold the parts of one
 PARTS = {"channels": "fold_batch_norm"} | dict.fromkeys(("order", "problem", "roles"), "assign_layouts")
 PARTS |= dict.fromkeys(
     ("algorithms", "calibration", "integer_ops", "integer_targets", "observers", "placement", "plan", "planning",
