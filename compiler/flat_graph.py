@@ -61,6 +61,8 @@ def flat_graph(exported: ExportedProgram, signature: Signature) -> GraphModule:
             else:
                 continue
             nodes[node].meta = {"val": node.meta["val"], "source": ""}
+            if spec.kind is InputKind.PARAMETER:
+                nodes[node].meta["parameter"] = True
         elif node.op == "call_function":
             nodes[node] = graph.node_copy(node, lambda n: nodes[n])
             nodes[node].meta = {"val": node.meta.get("val"), "source": _source(node)}

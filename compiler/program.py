@@ -42,7 +42,8 @@ class Program:
     """A traced model.
 
     `graph_module` is flat: placeholders (the model's tensor inputs in order), `get_attr` nodes (constants), calls of
-    OpOverloads, and one output node holding a tuple. Every node has `meta["val"]`, the fake value it computes.
+    OpOverloads, and one output node holding a tuple. Every node has `meta["val"]`, the fake value it computes; constants
+    that are parameters of the model have `meta["parameter"]`.
     `signature` says how a caller's nested arguments become the placeholders, `outputs` how the output tuple becomes the
     caller's structure. `facts` are what passes established (for example "batch-norm-folded").
     """

@@ -135,7 +135,8 @@ def _decode_program(document: dict[str, Any], tensors: dict[str, torch.Tensor]) 
 
 def _encode_node(node: Node) -> dict[str, Any]:
     target = op_name(node.target) if node.op == "call_function" else str(node.target)
-    return {
+    parameter = {"parameter": True} if node.meta.get("parameter") else {}
+    return parameter | {
         "op": node.op,
         "name": node.name,
         "target": target,
@@ -200,6 +201,8 @@ def _decode_graph(records: list[dict[str, Any]], tensors: dict[str, torch.Tensor
         if op == "get_attr" and target not in root._buffers:
             root.register_buffer(target, tensors[f"constant.{target}"])
         nodes[name] = graph.create_node(op, target, args, kwargs, name)
+        if record.get("parameter") is True:
+            nodes[name].meta["parameter"] = True
         if record["source"]:
             nodes[name].meta["source"] = _text(record["source"])
     return GraphModule(root, graph)
