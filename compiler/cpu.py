@@ -111,6 +111,10 @@ class CpuTarget(Target):
         """The instruction-set level that kernels are emitted for."""
         return ISAS[self.isa]
 
+    @property
+    def width_step(self) -> int:
+        return self.vector.lanes
+
     def has(self, extension: str) -> bool:
         """Whether kernels may use that extension."""
         return extension in self.extensions.split("+")

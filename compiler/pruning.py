@@ -86,7 +86,7 @@ def prune(
             )
         for step in range(1, chosen.steps + 1):
             stage("prune" if chosen.steps == 1 else f"prune: step {step} of {chosen.steps}")
-            removal = prune_step(program, groups, chosen, data, original, step)
+            removal = prune_step(program, groups, chosen, data, original, step, where)
             program = PassManager([removal], verify=verify, target=where, instruments=instruments).run(program)
             program = program if recover is None else recover(program, step)
             if step < chosen.steps:

@@ -29,6 +29,11 @@ class Target(ABC):
     def of_options(cls, options: Mapping[str, str]) -> Target:
         """The target with these options, given as texts. Raises InvalidInput naming the wrong one."""
 
+    @property
+    def width_step(self) -> int:
+        """What the widths of layers should be multiples of: how many channels are computed at once."""
+        return 1
+
     def __str__(self) -> str:
         return f"{self.kind}{{{','.join(f'{name}={value}' for name, value in self.options().items())}}}"
 

@@ -18,6 +18,10 @@ class SystolicTarget(Target):
     backend: ClassVar[str] = "systolic"
     architecture: Architecture
 
+    @property
+    def width_step(self) -> int:
+        return self.architecture.columns
+
     def options(self) -> dict[str, object]:
         return {field.name: getattr(self.architecture, field.name) for field in fields(Architecture)}
 

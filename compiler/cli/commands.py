@@ -178,7 +178,9 @@ def prune_command(
         typer.Option(help="What goes first: l1, l2, batch-norm, taylor, hessian, activation, random."),
     ] = None,
     ranking: Annotated[str | None, typer.Option(help="local: a share of each group. global: of all together.")] = None,
-    multiple: Annotated[int | None, typer.Option(min=1, help="Round what is left up to a multiple of this.")] = None,
+    multiple: Annotated[
+        str | None, typer.Option(help="Round what is left up to a multiple of this; auto: of the target's vectors.")
+    ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="As for `quantize`; for importance by gradients or activations.")
     ] = None,

@@ -36,6 +36,8 @@ def prune_to_file(
     from ..passes.pruning.config import config_of
 
     given = {name: value for name, value in changes.items() if value is not None}
+    if "multiple" in given:
+        given["multiple"] = _number_or_text(given["multiple"])
     chosen = config_of(_ratio_or_name(config), **given)
     data = None if calibration is None else load_calibration(calibration)
     with TerminalProgress() as progress:
@@ -70,6 +72,10 @@ def _measure(
     found.plot(page)
     console().print(found.text(), end="")
     console().print(f"wrote {page}")
+
+
+def _number_or_text(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
 
 
 def _ratio_or_name(text: str) -> str | float:

@@ -29,19 +29,28 @@ class Removal:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(groups: Groups, removed: Mapping[Group, Sequence[int]]) -> Removal:
-        """The removal of some units of some groups. Raises InvalidInput where nothing would be left."""
+    def of(
+        groups: Groups, removed: Mapping[Group, Sequence[int]], asked: Mapping[Group, Sequence[int]] | None = None
+    ) -> Removal:
+        """The removal of some units of some groups; the notes say where they are fewer than were `asked` for.
+
+        Raises InvalidInput where nothing would be left.
+        """
         gone: dict[AxisKey, list[Indices]] = {}
         notes = []
         for group, units in removed.items():
-            if len(units) == 0:
+            wanted = group.size - len(set((asked or removed)[group]))
+            left = group.size - len(set(units))
+            if left != group.size or wanted != left:
+                rounded = "" if wanted == left else f", {wanted} rounded up"
+                notes.append(f"{group.name}: {left} of {group.size} units left{rounded}")
+            if left == group.size:
                 continue
-            if len(set(units)) >= group.size:
+            if left <= 0:
                 raise InvalidInput(
                     f"group {group.name} must keep at least one of its {group.size} units, not lose all; "
                     "lower its ratio"
                 )
-            notes.append(f"{group.name}: {group.size - len(set(units))} of {group.size} units left")
             for axis in group.units:
                 gone.setdefault(key_of(axis), []).append(group.indices(axis, units))
         sizes = {key_of(axis): size for axis, size in groups.sizes.items()}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from ...program import Program
-from ..quantization.scopes import Scope, select
-from .config import PruneConfig
+from ...target import Target
+from ..quantization.scopes import Scope
+from .config import AUTO, PruneConfig
 from .groups import Blocked, Group, Groups, find_groups
 from .importance import score
+from .named_layers import layers_to_keep, layers_to_prune
 from .remove_units import Removal, RemoveUnits
 from .selection import choose
+from .widths import EXACT, Rounding
 
 Scopes = Scope | Sequence[Scope]
 
@@ -22,16 +24,16 @@ Scopes = Scope | Sequence[Scope]
 def removable_groups(program: Program, ignore: Scopes = (), only: Scopes = ()) -> Groups:
     """The dependency groups, those that scopes leave out among the blocked. Raises InvalidInput."""
     found = find_groups(program)
-    layers = [layer for group in found.removable for layer in group.layers]
-    ignored = select(layers, ignore, "ignore", "pruned") if ignore else set()
-    wanted = select(layers, only, "only", "pruned") if only else set(layers)
+    ignored = layers_to_keep(found, ignore) if ignore else set()
+    wanted = layers_to_prune(found, only, "only") if only else set()
     kept, blocked = [], list(found.blocked)
     for group in found.removable:
         named = [layer for layer in group.layers if layer in ignored]
         if named or (only and not wanted.intersection(group.layers)):
             reason = "named in ignore" if named else "not named in only"
             axis = group.constants[0]
-            blocked.append(Blocked(tuple(group.constants), (axis,), (named or group.layers or [axis.node])[0], reason))
+            node = (named or group.layers or [axis.node])[0]
+            blocked.append(Blocked(tuple(group.constants), (axis,), node, reason, tuple(group.layers)))
         else:
             kept.append(group)
     return replace(found, removable=tuple(kept), blocked=tuple(blocked))
@@ -44,28 +46,30 @@ def prune_step(
     data: Iterable[Sequence[Tensor]],
     original: Mapping[str, int],
     step: int = 1,
+    target: Target | None = None,
 ) -> RemoveUnits:
     """The pass that takes `program`, whose groups are `groups`, to where the schedule is after `step`.
 
-    `original` is how many units each group had before the first step. Raises InvalidInput.
+    `original` is how many units each group had before the first step. What is left is rounded up as `target` likes it.
+    Raises InvalidInput.
     """
-    chosen = choose(
-        score(program, groups, config, data),
-        config,
-        ratios=_own_ratios(groups, config),
-        original={group: original[group.name] for group in groups.removable},
-        share=config.share(step),
+    scores, ratios = score(program, groups, config, data), _own_ratios(groups, config)
+    before = {group: original[group.name] for group in groups.removable}
+    asked, chosen = (
+        choose(scores, config, ratios=ratios, original=before, share=config.share(step), rounding=rounding)
+        for rounding in (EXACT, Rounding.of(config, target))
     )
+    if config.multiple == AUTO and not any(chosen.values()):
+        chosen = asked  # a model too small for its widths to be rounded
     held = [
         (b.axes[0].node.name, f"dim {b.axes[0].dim} stays whole: %{b.node.name}: {b.reason}") for b in groups.blocked
     ]
-    return RemoveUnits(Removal.of(groups, chosen), tuple(held) if step == 1 else ())
+    return RemoveUnits(Removal.of(groups, chosen, asked), tuple(held) if step == 1 else ())
 
 
 def _own_ratios(groups: Groups, config: PruneConfig) -> dict[Group, float]:
-    layers: list[Any] = [layer for group in groups.removable for layer in group.layers]
     found: dict[Group, float] = {}
     for scope, ratio in config.ratios.items():
-        named = select(layers, scope, "ratios", "pruned")
+        named = layers_to_prune(groups, scope, "ratios")
         found.update({group: ratio for group in groups.removable if named.intersection(group.layers)})
     return found

@@ -71,7 +71,7 @@ def test_a_model_that_must_stay_whole_is_refused_with_the_reason():
 @pytest.mark.parametrize("schedule", ["iterative", "cubic"])
 @pytest.mark.parametrize("ranking", ["local", "global"])
 def test_schedules_arrive_where_one_shot_does(schedule, ranking):
-    config = PruneConfig(ratio=0.5, schedule=schedule, steps=3, ranking=ranking, importance="activation")
+    config = PruneConfig(ratio=0.5, schedule=schedule, steps=3, ranking=ranking, importance="activation", multiple=1)
     seen = []
 
     def recover(program: fxpress.Program, step: int) -> fxpress.Program:
@@ -123,7 +123,7 @@ class Shared(nn.Module):
 def test_branches_that_share_weights_lose_the_same_units():
     torch.manual_seed(0)
     model, x = Shared().eval(), torch.randn(3, 4)
-    program = fxpress.prune(model, 0.5, args=(x,))
+    program = fxpress.prune(model, PruneConfig(multiple=1), args=(x,))
     assert {name: tuple(t.shape) for name, t in program.constants.items() if "weight" in name} == {
         "first_weight": (3, 4), "second_weight": (3, 4), "last_weight": (2, 3)
     }  # fmt: skip
