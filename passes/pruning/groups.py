@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,12 +44,7 @@ class Group:
     @cached_property
     def layers(self) -> list[Node]:
         """The calls whose results the units are: those with weights of at least two dims."""
-        weights = {axis.node for axis in self.constants if axis.node.meta["val"].dim() > 1}
-        found: dict[Node, None] = {}
-        for axis in self.units:
-            if axis.part != FACTOR and any(x in weights for x in axis.node.all_input_nodes):
-                found[axis.node] = None
-        return list(found)
+        return _layers(self.units)
 
     @cached_property
     def width(self) -> int:
@@ -79,12 +74,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Blocked:
-    """Axes of constants that must stay whole: `chain` leads from the first to what stops it, for `reason`."""
+    """Axes of constants that must stay whole: `chain` leads from the first to what stops it, for `reason`.
+
+    `layers` are the calls whose results stay whole with them.
+    """
 
     axes: tuple[Axis, ...]
     chain: tuple[Axis, ...]
     node: Node
     reason: str
+    layers: tuple[Node, ...] = ()
 
     def details(self) -> str:
         """What stays, what stops it, and how they depend on each other."""
@@ -197,7 +196,7 @@ def _removable(components: Components, graph: nx.Graph) -> Iterator[Group]:
             members.setdefault(label, {})[axis] = indices
     together: dict[tuple[tuple[Axis, int], ...], list[dict[Axis, Indices]]] = {}
     for unit in members.values():
-        if any(is_constant(axis.node) for axis in unit):
+        if any(_is_weight(axis.node) for axis in unit) and any(not is_constant(axis.node) for axis in unit):
             together.setdefault(tuple((axis, len(indices)) for axis, indices in unit.items()), []).append(unit)
     names: dict[str, int] = {}
     for key, units in together.items():
@@ -220,8 +219,7 @@ def _blocked(ties: Ties, components: Components, graph: nx.Graph) -> Iterator[Bl
         holds.setdefault(hold.axis, hold)
     done: set[Axis] = set()
     for axis in ties.sizes:
-        value = axis.node.meta["val"]
-        is_layer = is_constant(axis.node) and value.dim() > 1 and value.is_floating_point()
+        is_layer = _is_weight(axis.node) and axis.node.meta["val"].dim() > 1
         if not is_layer or axis in done or axis in holds or components.free[components.labels_of(axis)].any():
             continue
         reached = nx.node_connected_component(graph, axis)
@@ -233,7 +231,23 @@ def _blocked(ties: Ties, components: Components, graph: nx.Graph) -> Iterator[Bl
         )
         if stops:
             stop = holds[stops[0]]
-            yield Blocked(mine, tuple(ways[stops[0]]), stop.node, stop.reason)
+            layers = tuple(_layers([a for a in ties.sizes if a in reached]))
+            yield Blocked(mine, tuple(ways[stops[0]]), stop.node, stop.reason, layers)
+
+
+def _is_weight(node: Node) -> bool:
+    """Whether it is a constant of floats: tables of numbers are not what units are made of."""
+    return is_constant(node) and bool(node.meta["val"].is_floating_point())
+
+
+def _layers(axes: Collection[Axis]) -> list[Node]:
+    """The calls that read weights of at least two dims among `axes` and whose own results are there, too."""
+    weights = {axis.node for axis in axes if is_constant(axis.node) and axis.node.meta["val"].dim() > 1}
+    found: dict[Node, None] = {}
+    for axis in axes:
+        if axis.part != FACTOR and any(x in weights for x in axis.node.all_input_nodes):
+            found[axis.node] = None
+    return list(found)
 
 
 def _place(node: Node) -> str:
