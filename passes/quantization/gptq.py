@@ -35,32 +35,51 @@ def round_columns(
     """Integers [g, n, k] with small sum(((integers - zero) * scale - weight) @ moment * (the same)), float64.
 
     `weight` [g, n, k]; `moment` [g, k, k] is x.T x of the layer's inputs, symmetric and positive semidefinite, of any
-    scale; `scale` and `zero` broadcast to `weight`. Integers are within low..high.
+    scale; `scale` and `zero` broadcast to `weight`. Integers are within low..high. Weights that are 0 stay 0, so that
+    pruned ones stay pruned.
     """
     order = moment.diagonal(dim1=1, dim2=2).argsort(descending=True)
     groups = torch.arange(len(weight)).unsqueeze(1)
     columns = groups.unsqueeze(1), torch.arange(weight.shape[1])[None, :, None], order.unsqueeze(1)
     left, steps, zeros = (each.expand_as(weight).double()[columns] for each in (weight, scale, zero))
-    factor = _inverse_factor(moment.double()[groups.unsqueeze(1), order.unsqueeze(2), order.unsqueeze(1)], damping)
+    factor = inverse_factor(moment.double()[groups.unsqueeze(1), order.unsqueeze(2), order.unsqueeze(1)], damping)
+    held = left == 0
     integers = torch.empty_like(left)
-    for start in range(0, weight.shape[2], BLOCK):
-        end = min(start + BLOCK, weight.shape[2])
-        errors = torch.empty_like(left[:, :, start:end])
-        for column in range(start, end):
-            step, shift = steps[:, :, column], zeros[:, :, column]
-            rounded = ((left[:, :, column] / step).round() + shift).clamp(low, high)
-            integers[:, :, column] = rounded
-            error = (left[:, :, column] - (rounded - shift) * step) / factor[:, column, column].unsqueeze(1)
-            errors[:, :, column - start] = error
-            left[:, :, column:end] -= error.unsqueeze(2) * factor[:, column, column:end].unsqueeze(1)
-        left[:, :, end:] -= errors @ factor[:, start:end, end:]
+
+    def rounded(column: int, current: Tensor) -> Tensor:
+        step, shift = steps[:, :, column], zeros[:, :, column]
+        nearest = ((current[:, :, column] / step).round() + shift).clamp(low, high)
+        integers[:, :, column] = torch.where(held[:, :, column], shift, nearest)
+        return (integers[:, :, column] - shift) * step
+
+    replace_columns(left, factor, rounded)
     result = torch.empty_like(integers)
     result[columns] = integers
     return result
 
 
-def _inverse_factor(moment: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of the inverse of moment, its diagonal raised."""
+def replace_columns(
+    weight: Tensor, factor: Tensor, replacement: Callable[[int, Tensor], Tensor], block: int = BLOCK
+) -> None:
+    """Change the columns of `weight` [g, n, k], one after the other; those after each make good the error it makes.
+
+    `factor` [g, k, k] is `inverse_factor`'s. `replacement(column, weight)` gives the new column [g, n], on seeing the
+    weight as it is by then: up to date to the end of the block of `block` columns that `column` is in.
+    """
+    for start in range(0, weight.shape[2], block):
+        end = min(start + block, weight.shape[2])
+        errors = torch.empty_like(weight[:, :, start:end])
+        for column in range(start, end):
+            new = replacement(column, weight)
+            error = (weight[:, :, column] - new) / factor[:, column, column].unsqueeze(1)
+            errors[:, :, column - start] = error
+            weight[:, :, column:end] -= error.unsqueeze(2) * factor[:, column, column:end].unsqueeze(1)
+            weight[:, :, column] = new
+        weight[:, :, end:] -= errors @ factor[:, start:end, end:]
+
+
+def inverse_factor(moment: Tensor, damping: float = DAMPING) -> Tensor:
+    """The upper Cholesky factor of the inverse of `moment` [g, k, k], its diagonal raised by that part of its mean."""
     diagonal = moment.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(1, keepdim=True)
     raised = moment + torch.diag_embed((damping * mean + (mean == 0)).expand_as(diagonal))

@@ -30,8 +30,10 @@ STRETCH = 1.2  # the sigmoid is stretched to -0.1..1.1 and cut off, so that it r
 def learn_rounding(weight: Tensor, moment: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
     """Integers [g, n, k] with a small squared error on inputs of that `moment`; arguments as for `round_columns`.
 
-    Every integer is the one below or the one above, or a limit of low..high. Never worse than the nearest ones.
+    Every integer is the one below or the one above, or a limit of low..high. Never worse than the nearest ones. Weights
+    that are 0 stay 0, so that pruned ones stay pruned.
     """
+    held = weight == 0
     exact = (weight.double() / scale.double() + zero.double()).float()
     below = exact.floor()
     metric = moment.float() / moment.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30).float()[:, None, None]
@@ -45,7 +47,7 @@ def learn_rounding(weight: Tensor, moment: Tensor, scale: Tensor, zero: Tensor, 
 
     with torch.enable_grad():
         for step in range(STEPS):
-            part = _rectified(choice)
+            part = _rectified(choice).masked_fill(held, 0)
             loss = error_of(below + part).sum()
             progress = (step / STEPS - WARM_UP) / (1 - WARM_UP)
             if progress > 0:
@@ -53,7 +55,7 @@ def learn_rounding(weight: Tensor, moment: Tensor, scale: Tensor, zero: Tensor, 
                 loss = loss + CHOICE * (1 - (2 * part - 1).abs().pow(exponent)).mean(2).sum()
             (choice.grad,) = torch.autograd.grad(loss, choice)
             optimizer.step()
-    learned = (below + (choice.detach() > 0)).clamp(low, high)
+    learned = (below + (choice.detach() > 0).masked_fill(held, False)).clamp(low, high)
     nearest = exact.round().clamp(low, high)
     better = error_of(learned) < error_of(nearest)
     return torch.where(better.unsqueeze(2), learned, nearest).double()
