@@ -5,9 +5,9 @@ A linear layer is a 1x1 convolution of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from tvm.tirx.script import builder as B
@@ -24,30 +24,18 @@ _SUMS = 16  # that are added to in a round of the innermost loop, at least
 
 
 @dataclass(frozen=True)
-class IntegerConv(TiledConv):
-    """Convolution of biased 8-bit integers in one or two dimensions with any kernel, stride, dilation and groups.
+class IntegerTiledConv(TiledConv):
+    """What convolutions of biased 8-bit integers in one or two dimensions share, however their weights lie.
 
-    Operands: x, weight as `pack` gives it, bias (int32, that of a biased input), and those of `results`. What lies
-    around x must hold its zero point. Up to 3 bytes behind the last element that a tap touches must be readable.
+    Operands: x, weight, bias (int32, that of a biased input), and those of `results`. What lies around x must hold its
+    zero point. A few bytes behind the last element that a tap touches must be readable.
     """
 
     results: Requantization
     product: DotProduct
 
-    name: ClassVar[str] = "integer-conv"
     step: ClassVar[int] = STEP
     line: ClassVar[int] = 64
-
-    @classmethod
-    def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget) -> IntegerConv:
-        """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
-        shape = shape.flattened()
-        tile = integer_tile(shape, target)
-        return cls(shape, tile, results, DotProduct.choose(tile.lanes, target))
-
-    def for_weights(self, packed: torch.Tensor) -> IntegerConv:
-        """The same kernel with the dot product that suits these weights, which `pack` returned."""
-        return replace(self, product=self.product.for_weights(packed))
 
     def operands(self) -> tuple[Operand, ...]:
         """x, weight, bias [oc], then factor, numbers, residual and y as the requantisation has them."""
@@ -58,13 +46,36 @@ class IntegerConv(TiledConv):
         """Those of the dot product."""
         return self.product.extensions()
 
+    def for_weights(self, packed: torch.Tensor) -> Self:
+        """The same kernel with the dot product that suits these weights, packed in steps."""
+        return replace(self, product=self.product.for_weights(packed))
+
+
+@dataclass(frozen=True)
+class IntegerConv(IntegerTiledConv):
+    """Convolution of biased 8-bit integers with any kernel, stride, dilation and groups.
+
+    The weight operand is what `pack` gives. Up to 3 bytes behind the last element that a tap touches are read.
+    """
+
+    name: ClassVar[str] = "integer-conv"
+
+    @classmethod
+    def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget) -> IntegerConv:
+        """The kernel with the tile that the analytical model predicts to be fastest on `target`."""
+        shape = shape.flattened()
+        tile = integer_tile(shape, target)
+        return cls(shape, tile, results, DotProduct.choose(tile.lanes, target))
+
     def body(self, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> TileBody:
         """What emits one panel of output channels of image `n` and group `group`."""
-        return _Body(self, operands, n, group, panel)
+        return IntegerBody(self, operands, n, group, panel)
 
 
-class _Body(TileBody):
-    def __init__(self, kernel: IntegerConv, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> None:
+class IntegerBody(TileBody):
+    """A task of a convolution of 8-bit integers, whose bias its sums start from."""
+
+    def __init__(self, kernel: IntegerTiledConv, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> None:
         x, weight, self.bias, *others = operands
         super().__init__(kernel, x, weight, n, group, panel)
         self.product = kernel.product
@@ -96,15 +107,15 @@ class _Body(TileBody):
         self.results.store(sums, self.first_channel, counts, rows)
 
 
-def integer_tile(shape: ConvShape, target: CpuTarget) -> ConvTile:
-    """The tile that suits a convolution of 8-bit integers.
+def integer_tile(shape: ConvShape, target: CpuTarget, share: Callable[[int], float] = lambda channels: 1.0) -> ConvTile:
+    """The tile that suits a convolution of 8-bit integers; `share` is that of `choose_conv_tile`.
 
     To the model it is one of floats with a quarter of the channels: four bytes take the place of one float.
     """
     group = -(-shape.ic // shape.groups // STEP)
     n, h, w = (-(-stride // STEP) for stride in shape.x_strides)
     dwords = replace(shape, ic=shape.groups * group, x_strides=(n, h, w))
-    tile = choose_conv_tile(dwords, target)
+    tile = choose_conv_tile(dwords, target, share=share)
     # A step of many sums hides the loop around it; to write out more of them costs time to compile and gains none.
     unroll = min(tile.unroll, -(-_SUMS // (tile.lines * tile.columns * tile.vectors)))
     return replace(tile, lanes=integer_lanes(shape.oc // shape.groups, target), unroll=unroll)

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
 from tvm.tirx.script import builder as B
 
 from ....cpu import CpuTarget
-from ....ops.sparse import pack_blocks
-from .base import Access, Expr, Operand, Registers
+from .base import Access, Expr, Registers
 from .conv import DirectBody, DirectConv
-from .conv_shape import ConvShape, Prefetch
+from .conv_shape import ConvShape
 from .gemm import CHUNK, LONGEST, Chunks
-from .tiled_conv import Pixels, TileBody
+from .sparse_tiles import SparseSteps, SparseTiles, panel_density
+from .tiled_conv import TileBody
 from .tiles import choose_conv_tile
-
-_SUMS = 8  # vectors of sums that hide the latency of a multiply-add
 
 
 @dataclass(frozen=True)
-class SparseConv(DirectConv):
-    """Convolution in one or two dimensions without groups: each panel of channels has its own steps of the reduction.
-
-    The weight operand is what `pack` returns, in three parts: the weights of the steps, panel by panel; for each step
-    how far from a pixel's first tap its element of x lies; and where each panel's steps begin, then where each share of
-    the panels does. Tiles with few sums have `copies` sets of them, which take turns. With order "channels" a task is
-    one of `shares` runs of panels with about equally many steps.
-    """
-
-    copies: int = 1
-    shares: int = 1
+class SparseConv(SparseTiles, DirectConv):
+    """Convolution in one or two dimensions without groups that reads and multiplies only what is not zero."""
 
     name: ClassVar[str] = "sparse-conv"
 
@@ -41,131 +30,25 @@ class SparseConv(DirectConv):
         """The kernel for a weight [oc, ic, kh, kw], whose zeros have a say in the tile."""
         shape = shape.flattened()
         tile = choose_conv_tile(shape, target, share=lambda width: panel_density(weight, width))
-        copies = max(1, _SUMS // (tile.lines * tile.columns * tile.vectors))
-        return cls(shape, tile, copies, min(target.cores, tile.panels(shape)) if tile.parallel else 1)
-
-    def operands(self) -> tuple[Operand, ...]:
-        """x, weight, offsets, pointers, bias [oc], residual where there is one, y."""
-        x, weight, *rest = super().operands()
-        return (x, weight, Operand("offsets", "int32"), Operand("pointers", "int32"), *rest)
-
-    def describe(self) -> str:
-        """The register tile, loop order and block."""
-        copies = f" copies={self.copies}" if self.copies > 1 else ""
-        return f"{super().describe()}{copies}"
-
-    @property
-    def width(self) -> int:
-        """Output channels of a panel."""
-        return self.tile.vectors * self.tile.lanes
-
-    def pack_sparse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The three parts of `weight` [oc, ic, kh, kw]."""
-        values, columns, pointers = pack_blocks(weight, self.width, 1)
-        vectors, _ = self.tile.last_panel(self.shape)
-        last = int(pointers[-2])
-        flat = torch.cat([values[:last].flatten(), values[last:, : vectors * self.tile.lanes].flatten()])
-        _, x_h, x_w = self.shape.x_strides
-        tap, channel = columns // self.shape.ic, columns % self.shape.ic
-        down, across = tap // self.shape.kernel[1], tap % self.shape.kernel[1]
-        offsets = down * (self.shape.dilation[0] * x_h) + across * (self.shape.dilation[1] * x_w) + channel
-        wanted = torch.arange(self.shares + 1) * (int(pointers[-1]) / self.shares)
-        begins = torch.searchsorted(pointers, wanted.to(torch.int32)).to(torch.int32)
-        begins[0], begins[-1] = 0, self.tile.panels(self.shape)
-        return flat, offsets.to(torch.int32), torch.cat([pointers, begins])
+        tile = replace(tile, prefetch=False)  # a panel's weights are few, and the next panel's lie right behind
+        return cls(shape, tile, copies=cls.copies_of(tile), shares=cls.shares_of(tile, tile.panels(shape), target))
 
     def body(self, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> TileBody:
         """What emits one panel of output channels of image `n`."""
         return SparseBody(self, operands, n, group, panel)
 
-    def emit(self, *operands: Access) -> None:
-        """Emit the parallel loop: over blocks of pixels, or over shares of the panels."""
-        shape, tile = self.shape, self.tile
-        if tile.order == "pixels":
-            super().emit(*operands)
-            return
-        begins = operands[3].shifted(tile.panels(shape) + 1)
-        with B.parallel(self.shares) if self.shares > 1 else B.serial(1) as share:
-            first = B.bind(begins.load(share))
-            with B.serial(begins.load(share + 1) - first) as step:
-                panel = B.bind(first + step)
-                with B.serial(shape.batch) as n:
-                    body = self.body(operands, n, B.int32(0), panel)
-                    self.at_panel(panel, lambda vectors, count: self._all_pixels(body, vectors, count))
 
-    def _all_pixels(self, body: TileBody, vectors: int, count: int) -> None:
-        with B.serial(self.tile.blocks(self.shape)) as block:
-            body.pixels(block, vectors, count)
+class SparseBody(SparseSteps, DirectBody):
+    """Long sums are made of sums of `CHUNK` products."""
 
-
-class SparseBody(DirectBody):
-    """The steps of a panel are as many as its list says."""
-
-    def __init__(self, kernel: SparseConv, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> None:
-        x, weight, offsets, pointers, *rest = operands
-        super().__init__(kernel, (x, weight, *rest), n, group, panel)
-        first = B.bind(pointers.load(panel))
-        self.count = B.bind(pointers.load(panel + 1) - first)
-        self.offsets, self.weight = offsets.shifted(first), weight.shifted(first * kernel.width)
-        self.copies = kernel.copies
-
-    def start(self, slots: int, counts: Sequence[int]) -> Registers:
-        return super().start(slots * self.copies, counts)
-
-    def accumulate(
-        self, sums: Registers, x: Access, pixels: Pixels, vectors: int, prefetches: Sequence[Prefetch]
-    ) -> None:
-        """Add the products of the panel's steps."""
-        _, x_h, x_w = self.shape.x_strides
-        places = [line * self.shape.stride[0] * x_h + column * self.shape.stride[1] * x_w for line, column in pixels]
-        slots, width = len(pixels) * vectors, vectors * self.tile.lanes
-        unroll = max(self.tile.unroll, self.copies)
-
-        def step(k: Expr, copy: int) -> None:
-            at = B.bind(self.offsets.load(k))
-            mine = _Slots(sums, copy * slots)
-            self.products(mine, x, at, places, self.weight, k * width, vectors)
-
-        def run(first: Expr, count: Expr) -> None:
-            with B.serial(count // unroll) as block:
-                for u in range(unroll):
-                    step(B.bind(first + (block * unroll + u)), u % self.copies)
-            done = B.bind(first + count // unroll * unroll)
-            with B.serial(count % unroll) as rest:
-                step(B.bind(done + rest), 0)
-
-        for prefetch in prefetches:
-            for line in range(prefetch.count):
-                prefetch.line(B.int32(line))
+    def steps(self, sums: Registers, slots: int, run: Callable[[Expr, Expr], None]) -> None:
+        """Make all steps, in chunks where there may be many."""
         if self.kernel.depth <= LONGEST * self.copies:
             run(B.int32(0), self.count)
-        else:
-            chunks = Chunks(sums, slots * self.copies)
-            with B.serial((self.count + (CHUNK - 1)) // CHUNK) as chunk:
-                first = B.bind(chunk * CHUNK)
-                run(first, B.bind(B.min(B.int32(CHUNK), self.count - first)))
-                chunks.close()
-            chunks.finish()
-        for slot in range(slots):
-            for copy in range(1, self.copies):
-                sums[slot] = sums[slot] + sums[copy * slots + slot]
-
-
-class _Slots(Registers):
-    """Registers seen from slot `first` on."""
-
-    def __init__(self, whole: Registers, first: int) -> None:
-        self.lanes, self._whole, self._first = whole.lanes, whole, first
-
-    def __getitem__(self, slot: int) -> Expr:
-        return self._whole[self._first + slot]
-
-    def __setitem__(self, slot: int, value: Expr) -> None:
-        self._whole[self._first + slot] = value
-
-
-def panel_density(weight: torch.Tensor, width: int) -> float:
-    """The share of the steps of the reduction that panels of `width` output channels have to make."""
-    held = (weight != 0).flatten(1)
-    padded = torch.nn.functional.pad(held, (0, 0, 0, -len(held) % width))
-    return float(padded.reshape(-1, width, held.shape[1]).any(1).double().mean())
+            return
+        chunks = Chunks(sums, slots)
+        with B.serial((self.count + (CHUNK - 1)) // CHUNK) as chunk:
+            first = B.bind(chunk * CHUNK)
+            run(first, B.bind(B.min(B.int32(CHUNK), self.count - first)))
+            chunks.close()
+        chunks.finish()
