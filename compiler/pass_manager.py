@@ -94,7 +94,7 @@ class PassManager:
             raise
         after = program.text() if rw.log else text
         seconds = time.perf_counter() - start
-        record = PassRecord(str(p), tuple(rw.log), tuple(rw.skipped), seconds, after, tuple(rw.decisions))
+        record = PassRecord(str(p), tuple(rw.log), tuple(rw.skipped), seconds, after, tuple(rw.decisions), rw.recipe)
         program.history.append(record)
         program.facts.update(p.establishes)
         for instrument in self.instruments:

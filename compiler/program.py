@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from .runtime.structure import Structure
 class PassRecord:
     """What one pass did: its name with options, the rewrites it made, how long it took, and the text after it.
 
-    `decisions` are rows of a table for reports, plain data as `report.decisions` writes it.
+    `decisions` are rows of a table for reports, plain data as `report.decisions` writes it; `recipe` is what replays the
+    pass, for a Recipe, empty where there is nothing to choose.
     """
 
     name: str
@@ -31,6 +32,7 @@ class PassRecord:
     seconds: float
     text: str
     decisions: tuple[Mapping[str, Any], ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:

@@ -144,6 +144,7 @@ class Rewriter:
     log: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     decisions: list[Mapping[str, Any]] = field(default_factory=list)  # rows of a table for reports
+    recipe: dict[str, Any] = field(default_factory=dict)  # what the pass chose, plain data that replays it
     touched: set[Node] = field(default_factory=set)
     made: list[Node] = field(default_factory=list)
 

@@ -119,6 +119,7 @@ def _decode_program(document: dict[str, Any], tensors: dict[str, torch.Tensor]) 
                 r["seconds"],
                 r["text"],
                 tuple(r.get("decisions", ())),
+                dict(r.get("recipe", {})),
             )
             for r in document["history"]
         ],
