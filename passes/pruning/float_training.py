@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -69,6 +69,10 @@ class TrainableFloats(nn.Module):
                 self.fixed.register_buffer(name, constant, persistent=False)
             elif keep_zeros and constant.dim() > 1 and constant.any() and not constant.all():
                 self.masks.register_buffer(name, constant != 0, persistent=False)
+        self.momentum: float | None = None
+        """Of all batch norms in training mode; None for each its own."""
+        self.watch: Callable[[str, Any], None] | None = None
+        """Shown the name and the value of every node as it is computed."""
         self._batches = Batches(self.program)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -111,6 +115,12 @@ class _Run(Interpreter):
         return self._module.value(str(target))
 
     def run_node(self, n: Node) -> Any:
+        value = self._compute(n)
+        if self._module.watch is not None:
+            self._module.watch(n.name, value)
+        return value
+
+    def _compute(self, n: Node) -> Any:
         if is_call(n, *SIZED):
             x, sizes, *rest = self.fetch_args_kwargs_from_env(n)[0]
             return self.call_function(n.target, (x, sizes_of(sizes, self._batch), *rest), dict(n.kwargs))
@@ -119,10 +129,12 @@ class _Run(Interpreter):
         return super().run_node(n)
 
     def _batch_norm(self, n: Node) -> Tensor:
+        momentum = self._module.momentum
         values = {name: self.env[x] if isinstance(x, Node) else x for name, x in arguments(n).items()}
         return F.batch_norm(
             values["input"], values["running_mean"], values["running_var"], values["weight"], values["bias"],
-            training=True, momentum=values["momentum"] or MOMENTUM, eps=values["eps"],
+            training=True, eps=values["eps"],
+            momentum=values["momentum"] or MOMENTUM if momentum is None else momentum,
         )  # fmt: skip
 
 

@@ -84,6 +84,12 @@ class Simulation(Interpreter):
         return results
 
     def run_node(self, n: Node) -> Any:
+        value = self._compute(n)
+        if self._module.watch is not None:
+            self._module.watch(n.name, value.real if isinstance(value, Integers) else value)
+        return value
+
+    def _compute(self, n: Node) -> Any:
         if n.op == "get_attr" and n.target in self._module.floats:
             return self._module.floats[str(n.target)]
         if n.op != "call_function":

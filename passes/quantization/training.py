@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeGuard
 
@@ -72,6 +72,8 @@ class TrainableProgram(nn.Module):
         for node in self.program.nodes:
             if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
                 self._add_parameters(node, learned)
+        self.watch: Callable[[str, Any], None] | None = None
+        """Shown the name and the value, in real numbers, of every node as it is computed."""
         self._batches = Batches(self.program)
 
     def _add_parameters(self, node: Node, learned: bool) -> None:
