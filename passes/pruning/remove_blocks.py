@@ -49,6 +49,7 @@ class RemoveBlocks(Pass):
         return self.name
 
     def run(self, program: Program, rw: Rewriter) -> None:
+        rw.recipe = {"pass": self.name, "totals": list(self.totals)}
         for name in self.totals:
             # one branch may lie in another that is gone already, or follow one and have another skip now
             block = next((block for block in find_blocks(program) if block.total.name == name), None)
