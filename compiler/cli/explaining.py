@@ -31,9 +31,9 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
     for line in explanation.fallbacks:
         out.print(f"fallback: {line}", style="yellow")
     out.print("", _passes(explanation), sep="\n")
-    if explanation.pruned:
+    if pruned := [width for width in explanation.widths if not width.why]:
         out.print("\nwhat pruning left", style="bold")
-        out.print("\n".join(f"  {line}" for line in explanation.pruned))
+        out.print("\n".join(f"  {width.text()}" for width in pruned))
     if explanation.decisions.layers:
         out.print("\nwhat quantisation decided", style="bold")
         out.print(_decisions(explanation.decisions))

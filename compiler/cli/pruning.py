@@ -48,7 +48,8 @@ def prune_to_file(
         )  # fmt: skip
         if sensitivity is not None:
             progress("sensitivity")
-            _measure(original, chosen, data, calibration_items, (scopes_of(ignore), scopes_of(only)), sensitivity)
+            scopes = (scopes_of(ignore), scopes_of(only))
+            _measure(original, program, chosen, data, calibration_items, scopes, sensitivity)
         if output.suffix == ".fxp":
             compile_model(program, target=target, progress=progress).save(output)
         else:
@@ -58,6 +59,7 @@ def prune_to_file(
 
 def _measure(
     original: Program,
+    program: Program,
     config: PruneConfig,
     data: Iterable[Any] | None,
     count: int | None,
@@ -69,6 +71,7 @@ def _measure(
 
     items = Calibration.generate(original) if data is None else Calibration(data, original, count=count)
     found = measure_sensitivity(original, config, items, ignore=scopes[0], only=scopes[1])
+    found.note(program)
     found.plot(page)
     console().print(found.text(), end="")
     console().print(f"wrote {page}")

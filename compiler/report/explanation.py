@@ -12,6 +12,7 @@ from ..errors import InvalidInput
 from ..runtime import Artifact
 from .decisions import Decisions
 from .probe import Peaks, measure_peaks
+from .pruned import SENSITIVITY, WIDTHS, Errors, GroupWidth, final_widths
 from .timing import Timing, measure
 
 _FEWEST_RUNS = 3
@@ -102,6 +103,8 @@ class PassOutcome:
     rewrites: tuple[str, ...]
     skipped: tuple[tuple[str, int], ...]
     decisions: Decisions = NONE_MADE
+    widths: tuple[GroupWidth, ...] = ()
+    sensitivity: tuple[Errors, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,14 @@ class Explanation:
         return Decisions(tuple(layer for outcome in self.passes for layer in outcome.decisions.layers))
 
     @property
-    def pruned(self) -> list[str]:
-        """What is left of each group of units, where the model was pruned."""
-        records = [outcome.rewrites for outcome in self.passes if outcome.name == "remove-units"]
-        return [line for rewrites in records for line in rewrites if not line.startswith("%")]
+    def widths(self) -> tuple[GroupWidth, ...]:
+        """What is left of each group of units, where the model was pruned, and the axes that stayed whole."""
+        return final_widths(width for outcome in self.passes for width in outcome.widths)
+
+    @property
+    def sensitivity(self) -> tuple[Errors, ...]:
+        """The errors when one group alone is pruned, where that was measured."""
+        return tuple(errors for outcome in self.passes for errors in outcome.sensitivity)
 
     def share_of_peak(self, flops_per_second: float) -> float:
         """A rate relative to the machine's."""
@@ -191,10 +198,13 @@ def _layers(profile: Sequence[tuple[dict[str, Any], float]]) -> tuple[Layer, ...
 
 def _outcome(record: dict[str, Any]) -> PassOutcome:
     skipped = Counter(str(reason) for reason in record.get("skipped", []))
+    name, rows = str(record["name"]), record.get("decisions", [])
     return PassOutcome(
-        str(record["name"]),
+        name,
         float(record.get("seconds", 0.0)),
         tuple(map(str, record.get("rewrites", []))),
         tuple(skipped.most_common()),
-        Decisions.from_json(record.get("decisions", [])),
+        Decisions.from_json(rows if name not in (WIDTHS, SENSITIVITY) else []),
+        tuple(map(GroupWidth.from_json, rows if name == WIDTHS else [])),
+        tuple(map(Errors.from_json, rows if name == SENSITIVITY else [])),
     )

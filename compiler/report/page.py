@@ -10,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from .explanation import Explanation, Group, Layer
 from .pictures import Box, roofline, treemap
 from .probe import HOW
+from .pruned import sensitivity_plot
 from .quantities import bytes_text, percent_text, rate_text, time_text
 
-WIDTH, TREEMAP_HEIGHT, ROOFLINE_HEIGHT = 1120, 380, 360
+WIDTH, TREEMAP_HEIGHT, ROOFLINE_HEIGHT, SENSITIVITY_HEIGHT = 1120, 380, 360, 220
 _HEADER = 18  # height of a module's title in the treemap
 _PARTS, _VISIBLE = 4, 0.02  # the treemap shows at least so many modules of at least this share of the time, if it can
 _COLOURS = 10  # of kinds of kernels; the rest share the last one
@@ -44,6 +45,8 @@ def render_page(explanation: Explanation) -> str:
         colour={group.name: min(rank, _COLOURS - 1) for rank, group in enumerate(kinds)},
         modules=_modules(explanation),
         roofline=roofline(explanation.layers, explanation.peaks, WIDTH - 140, ROOFLINE_HEIGHT),
+        sensitivity=sensitivity_plot(explanation.sensitivity, WIDTH - 140, SENSITIVITY_HEIGHT),
+        sensitivity_height=SENSITIVITY_HEIGHT,
         width=WIDTH,
         treemap_height=TREEMAP_HEIGHT,
         roofline_height=ROOFLINE_HEIGHT,

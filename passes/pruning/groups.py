@@ -85,10 +85,15 @@ class Blocked:
     reason: str
     layers: tuple[Node, ...] = ()
 
+    @property
+    def why(self) -> str:
+        """What stops it: the node with its line of the model, and the reason."""
+        return f"{_place(self.node)}: {self.reason}"
+
     def details(self) -> str:
         """What stays, what stops it, and how they depend on each other."""
         steps = "".join(f"\n  {axis}" for axis in self.chain)
-        return f"{self.axes[0]} stays whole: {_place(self.node)}: {self.reason}{steps}"
+        return f"{self.axes[0]} stays whole: {self.why}{steps}"
 
 
 @dataclass(frozen=True)

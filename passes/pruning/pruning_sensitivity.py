@@ -12,7 +12,8 @@ from torch import Tensor
 from ...errors import InvalidInput
 from ...numerics import relative_error
 from ...pass_manager import PassManager
-from ...program import Program
+from ...program import PassRecord, Program
+from ...report.pruned import SENSITIVITY, Errors
 from .config import PruneConfig, check_ratio
 from .groups import Group
 from .importance import score
@@ -36,6 +37,13 @@ class Sensitivity:
         rows += [(name, *(f"{error:.3g}" for error in errors)) for name, errors in self.errors.items()]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "".join("  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows)
+
+    def note(self, program: Program) -> None:
+        """Put it on record in the history of a Program, where `explain` finds it."""
+        rows = [
+            Errors(name, tuple(zip(self.ratios, errors, strict=True))).to_json() for name, errors in self.errors.items()
+        ]
+        program.history.append(PassRecord(SENSITIVITY, (), (), 0.0, program.text(), tuple(rows)))
 
     def plot(self, path: str | Path) -> None:
         """Write the picture as one HTML page that needs no network: a line for each ratio over the groups."""

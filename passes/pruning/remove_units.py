@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from ...errors import InvalidInput
 from ...program import Program
+from ...report.pruned import WIDTHS, GroupWidth
 from ...rewriter import Accuracy, Pass, Rewriter
 from ..match import arguments
 from .groups import Group, Groups
@@ -22,28 +23,30 @@ from .ties import Axis, AxisKey, Indices, key_of
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """Which indices go, of every axis that loses any: `gone[node's name, dim, part]`. `sizes` are those before."""
+    """Which indices go, of every axis that loses any: `gone[node's name, dim, part]`. `sizes` are those before.
+
+    `widths` are what is left of each group, then what stays whole; `units` those of each group that go, by its name.
+    """
 
     gone: Mapping[AxisKey, Indices]
     sizes: Mapping[AxisKey, int]
-    notes: tuple[str, ...] = ()
+    widths: tuple[GroupWidth, ...] = ()
+    units: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(
         groups: Groups, removed: Mapping[Group, Sequence[int]], asked: Mapping[Group, Sequence[int]] | None = None
     ) -> Removal:
-        """The removal of some units of some groups; the notes say where they are fewer than were `asked` for.
+        """The removal of some units of some groups, which may be fewer than were `asked` for.
 
         Raises InvalidInput where nothing would be left.
         """
         gone: dict[AxisKey, list[Indices]] = {}
-        notes = []
+        widths = []
         for group, units in removed.items():
             wanted = group.size - len(set((asked or removed)[group]))
             left = group.size - len(set(units))
-            if left != group.size or wanted != left:
-                rounded = "" if wanted == left else f", {wanted} rounded up"
-                notes.append(f"{group.name}: {left} of {group.size} units left{rounded}")
+            widths.append(GroupWidth(group.name, tuple(x.name for x in group.layers), group.size, wanted, left))
             if left == group.size:
                 continue
             if left <= 0:
@@ -54,7 +57,13 @@ class Removal:
             for axis in group.units:
                 gone.setdefault(key_of(axis), []).append(group.indices(axis, units))
         sizes = {key_of(axis): size for axis, size in groups.sizes.items()}
-        return Removal({key: np.unique(np.concatenate(parts)) for key, parts in gone.items()}, sizes, tuple(notes))
+        for whole in groups.blocked:
+            size = sizes[key_of(whole.axes[0])]
+            layers = tuple(x.name for x in whole.layers)
+            widths.append(GroupWidth(str(whole.axes[0]), layers, size, size, size, whole.why))
+        units_of = {group.name: tuple(sorted(set(map(int, units)))) for group, units in removed.items() if len(units)}
+        unique = {key: np.unique(np.concatenate(parts)) for key, parts in gone.items()}
+        return Removal(unique, sizes, tuple(widths), units_of)
 
     def indices(self, axis: Axis) -> Indices:
         """The indices of the axis that are left, in order."""
@@ -78,11 +87,13 @@ class RemoveUnits(Pass):
     the original with zeros where consumers read what is gone, and norms over what is left.
     """
 
-    name: ClassVar[str] = "remove-units"
+    name: ClassVar[str] = WIDTHS
     accuracy: ClassVar[Accuracy] = "lossy"
     establishes: ClassVar[tuple[str, ...]] = ("pruned",)
     removal: Removal | None = None
     held: Iterable[tuple[str, str]] = field(default=())
+    again: bool = False  # of the groups of the remove-units before it, not of groups found anew
+    promise: str = ""  # what a budget allows and what was measured, to be told with what is left
 
     @property
     def gone(self) -> Mapping[AxisKey, Indices]:
@@ -101,6 +112,15 @@ class RemoveUnits(Pass):
         names = {node.name: node for node in program.nodes}
         for name, reason in self.held:
             rw.skip(names[name], reason)
+        rw.decisions += [width.to_json() for width in self.removal.widths]
+        sizes = {width.name: width.units for width in self.removal.widths}
+        rw.recipe = {
+            "pass": self.name,
+            "again": self.again,
+            "groups": [{"name": n, "size": sizes[n], "gone": list(gone)} for n, gone in self.removal.units.items()],
+        }
+        if self.promise:
+            rw.log.append(self.promise)
         if not self.removal.gone:
             return
         rw.burn()
@@ -114,7 +134,7 @@ class RemoveUnits(Pass):
                 continue
             if node.name in changed or literals[node] or any(x.name in changed for x in node.all_input_nodes):
                 _update(node, literals[node], rw)
-        rw.log += self.removal.notes
+        rw.log += [width.text() for width in self.removal.widths if width.pruned or width.asked < width.left]
 
     def _left(self, tensor: torch.Tensor, node: Node) -> torch.Tensor:
         assert self.removal is not None
