@@ -1,0 +1,161 @@
+"""What pruning costs in accuracy, and what recovery gives back: python benchmarks/pruning_quality.py --output FILE.json
+
+The classifier is a VGG in small (`training.SmallVgg`): its layers are as uniform as those of the networks that papers
+prune, and half of its parameters are in a hidden layer behind the convolutions. Of every group the same share of units
+goes, those of least norm; 37% and 57% of the units are 60% and 80% of the parameters. Least squares see images without
+labels; training begins with their result and goes on for half as long as the classifier was trained. Every way begins
+with the same trained classifiers and is judged on digits that they were not trained with.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import fxpress
+import machine
+import numpy as np
+import torch
+import typer
+from fxpress.passes.pruning.config import PruneConfig
+from models import SEED
+from quality import quiet
+from quality_tasks import paired
+from run import HERE
+from torch import Tensor
+from training import BATCH, Trained, train, trained
+
+FORMAT = 1
+NET = "vgg"
+UNPRUNED = "unpruned"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of everything: images in all, ratios of units, epochs of the training that goes on."""
+
+    folds: int = 5
+    seeds: int = 5
+    calibration: int = 1000  # images without labels, for least squares
+    ranges: int = 200  # of them for the ranges of int8
+    light: float = 0.37
+    heavy: float = 0.57
+    epochs: int = 4
+    rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Found:
+    """A classifier as a Program, and of which other of the same case it is the successor."""
+
+    name: str
+    before: str
+    program: fxpress.Program
+
+
+def ways(case: Trained, settings: Settings) -> Iterator[Found]:
+    """Every pruned classifier of a trained one; each says what it is compared with."""
+    torch.manual_seed(SEED)
+    order = torch.randperm(len(case.images))[: settings.calibration]
+    data = list(case.images[order].split(BATCH))
+    original = fxpress.capture(case.module, (data[0],))
+    yield Found(UNPRUNED, UNPRUNED, original)
+    yield Found("unpruned, int8", UNPRUNED, _int8(original, data, settings))
+    yield Found("unpruned, trained on", UNPRUNED, _trained(original, case, settings))
+    for share, ratio in (("60%", settings.light), ("80%", settings.heavy)):
+        config = PruneConfig(ratio=ratio, multiple=1)
+        yield Found(f"{share} gone", UNPRUNED, _pruned(original, config, None))
+        fitted = _pruned(original, replace(config, recovery="least-squares"), data)
+        yield Found(f"{share} gone, least squares", UNPRUNED, fitted)
+        tuned = _trained(fitted, case, settings)
+        yield Found(f"{share} gone, trained", UNPRUNED, tuned)
+        for name, program in (("least squares", fitted), ("trained", tuned)):
+            yield Found(f"{share} gone, {name}, int8", f"{share} gone, {name}", _int8(program, data, settings))
+
+
+def _pruned(original: fxpress.Program, config: PruneConfig, data: Sequence[Tensor] | None) -> fxpress.Program:
+    return fxpress.prune(original, config, calibration=data, progress=lambda stage: None)
+
+
+def _trained(program: fxpress.Program, case: Trained, settings: Settings) -> fxpress.Program:
+    module = fxpress.trainable(program)
+    train(module, case.images, case.labels, settings.epochs, settings.rate)
+    return module.convert()
+
+
+def _int8(program: fxpress.Program, data: Sequence[Tensor], settings: Settings) -> fxpress.Program:
+    items = data[: settings.ranges // BATCH]
+    return fxpress.quantize(program, calibration=items, profitable="off", progress=lambda stage: None)
+
+
+def accuracy(program: fxpress.Program, case: Trained) -> float:
+    """In percent, of the digits that were left out of training."""
+    right = 0
+    for images, labels in zip(case.test_images.split(BATCH), case.test_labels.split(BATCH), strict=True):
+        right += int((program.run(images).argmax(1) == labels).sum())
+    return 100 * right / len(case.test_labels)
+
+
+def parameters(program: fxpress.Program) -> int:
+    """How many numbers the model's constants are, statistics of batch norms included."""
+    return sum(constant.numel() for constant in program.constants.values())
+
+
+def compare(settings: Settings, progress: Any = print) -> dict[str, Any]:
+    """The mean accuracy of every way, and its loss in percentage points over folds and seeds."""
+    scores: dict[str, list[float]] = {}
+    before: dict[str, str] = {}
+    removed: dict[str, list[float]] = {}
+    for i, case in enumerate(trained(NET, settings.folds, settings.seeds)):
+        whole = 0
+        for found in ways(case, settings):
+            count = parameters(found.program)
+            whole = whole or count
+            scores.setdefault(found.name, []).append(accuracy(found.program, case))
+            removed.setdefault(found.name, []).append(1 - count / whole)
+            before[found.name] = found.before
+        progress(
+            f"{i + 1}/{settings.folds * settings.seeds}: " + ", ".join(f"{n} {s[-1]:.1f}" for n, s in scores.items())
+        )
+    entries = {}
+    for name, found in scores.items():
+        entries[name] = {"accuracy": float(np.mean(found)), "compared with": before[name]}
+        if "int8" not in name:
+            entries[name]["parameters removed"] = min(removed[name])
+        if name != UNPRUNED:
+            entries[name] |= paired(scores[before[name]], found)
+    return {"runs": len(scores[UNPRUNED]), "ways": entries}
+
+
+def main(
+    folds: Annotated[int, typer.Option(min=1, max=5, help="fifths of the digits to leave out in turn")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="classifiers trained for each fold")] = Settings.seeds,
+    output: Annotated[Path, typer.Option(help="the JSON file")] = HERE / "results" / "pruning-quality.json",
+) -> None:
+    """Prune, recover and quantise trained classifiers, compare accuracies in pairs, write JSON."""
+    quiet()
+    torch.set_num_threads(1)
+    settings = Settings(folds, seeds)
+    found = {
+        "format": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "settings": asdict(settings),
+    }
+    found |= compare(settings)
+    output.write_text(json.dumps(found, indent=1) + "\n")
+    for name, entry in found["ways"].items():
+        drop = (
+            "" if name == UNPRUNED else f"{entry['drop']:+.2f} points, at most {entry['upper'] or entry['drop']:+.2f}"
+        )
+        print(f"{name:32s} {entry['accuracy']:6.2f}%  {drop}")
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
