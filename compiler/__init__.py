@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .capturing import capture as capture
     from .interchange.onnx_export import export_onnx as export_onnx
     from .pass_manager import PassManager as PassManager
+    from .passes.pruning.float_training import trainable as trainable
     from .program import Program as Program
     from .pruning import prune as prune
     from .quantizing import quantize as quantize
@@ -36,6 +37,7 @@ _HOME = {
     "Rewriter": "rewriter",
     "rewrite": "rewriter",
     "Target": "target",
+    "trainable": "passes.pruning.float_training",
 }
 _MODULES = ("backends", "ops", "passes", "runtime", "testing")
 _ELSEWHERE = {"quantization": ".passes.quantization"}  # modules that are reached by a shorter name
@@ -52,6 +54,7 @@ __all__ = [
     "prune",
     "quantize",
     "rewrite",
+    "trainable",
 ]
 
 
