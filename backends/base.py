@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from ..errors import Unsupported
 from ..kernel_times import KernelUse, TimingCode
+from ..memory_use import MemoryUse
 from ..program import Program
 from ..progress import Progress
 from ..target import Target
@@ -50,6 +51,10 @@ class Lowered(ABC):
     def kernel_uses(self) -> list[KernelUse]:
         """The kernel calls of a run, in order. Raises Unsupported unless a subclass knows them."""
         raise Unsupported(f"{type(self).__name__} must know its kernels to be timed, but has none; use another backend")
+
+    def memory_use(self) -> MemoryUse:
+        """The bytes that the artifact will need. Raises Unsupported unless a subclass knows them."""
+        raise Unsupported(f"{type(self).__name__} must know what memory it needs, but does not; use another backend")
 
     def timing_code(self, keys: Sequence[str]) -> TimingCode:
         """Code that calls kernels of these keys, all from `kernel_uses`, one by one."""

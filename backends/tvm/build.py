@@ -16,6 +16,7 @@ from ... import __version__
 from ...artifact import constant_offsets, write_artifact
 from ...cpu import EXTENSIONS, CpuTarget
 from ...kernel_times import KernelUse, TimingCode
+from ...memory_use import MemoryUse
 from ...printer import op_name, print_type
 from ...program import Program
 from ...progress import Progress
@@ -86,7 +87,7 @@ class TvmLowered(Lowered):
         used |= {view.storage for call in self.lowering.host_calls for view in _host_views(call)}
         self.constants = sorted(self.lowering.constants, key=lambda constant: constant[0] in used)
         offsets, total = constant_offsets([storage.bytes for storage, _ in self.constants])
-        self.constant_offsets = offsets
+        self.constant_offsets, self.constants_bytes = offsets, total
         self.load_only_bytes = [*offsets, total][sum(storage not in used for storage, _ in self.constants)]
         for (storage, _), offset in zip(self.constants, offsets, strict=True):
             storage.offset = offset
@@ -139,6 +140,14 @@ class TvmLowered(Lowered):
         from .timing import kernel_uses
 
         return kernel_uses(self.kernel_calls)
+
+    def memory_use(self) -> MemoryUse:
+        moments: dict[int, int] = {}
+        for each in self.lifetimes:
+            if each.first == each.last:
+                moments[each.first] = moments.get(each.first, 0) + each.storage.bytes
+        scratch = max(moments.values(), default=0)
+        return MemoryUse(self.constants_bytes, self.load_only_bytes, self.derived_bytes, self.arena_bytes, scratch)
 
     def timing_code(self, keys: Sequence[str]) -> TimingCode:
         from .timing import timing_code

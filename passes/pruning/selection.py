@@ -35,10 +35,15 @@ def choose(
     for group, each in scores.items():
         gone = wanted[group] - (original[group] - group.size)
         count = group.size - rounding.units(group, group.size - max(0, gone))
-        # of equally important units the last go, so that ties are decided the same way everywhere
-        order = np.lexsort((-np.arange(group.size), each))
-        chosen[group] = sorted(int(unit) for unit in order[:count])
+        chosen[group] = least_important(each, count)
     return chosen
+
+
+def least_important(scores: Scores, count: int) -> list[int]:
+    """The `count` units that go first, in order."""
+    # of equally important units the last go, so that ties are decided the same way everywhere
+    order = np.lexsort((-np.arange(len(scores)), scores))
+    return sorted(int(unit) for unit in order[:count])
 
 
 def _global(

@@ -61,10 +61,14 @@ def prune_step(
     )
     if config.multiple == AUTO and not any(chosen.values()):
         chosen = asked  # a model too small for its widths to be rounded
-    held = [
+    return RemoveUnits(Removal.of(groups, chosen, asked), held_notes(groups) if step == 1 else (), again=step > 1)
+
+
+def held_notes(groups: Groups) -> tuple[tuple[str, str], ...]:
+    """The constants that stay whole, by name, and why."""
+    return tuple(
         (b.axes[0].node.name, f"dim {b.axes[0].dim} stays whole: %{b.node.name}: {b.reason}") for b in groups.blocked
-    ]
-    return RemoveUnits(Removal.of(groups, chosen, asked), tuple(held) if step == 1 else ())
+    )
 
 
 def _own_ratios(groups: Groups, config: PruneConfig) -> dict[Group, float]:
