@@ -6,6 +6,7 @@ multiplies. A linear layer is a 1x1 convolution of its rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -36,10 +37,10 @@ class IntegerSparseConv(SparseTiles, IntegerTiledConv):
     def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget, weight: torch.Tensor) -> Self:
         """The kernel for a weight [oc, ic, kh, kw], whose zeros have a say in the tile."""
         shape = shape.flattened()
-        tile = integer_tile(shape, target, lambda width: panel_density(weight, width, STEP))
-        copies, shares = cls.copies_of(tile), cls.shares_of(tile, tile.panels(shape), target)
-        product = DotProduct.choose(tile.lanes, target)
-        return cls(shape, tile, results, product, copies=copies, shares=shares)
+        density = functools.cache(lambda width: panel_density(weight, width, STEP))
+        tile = integer_tile(shape, target, density)
+        kernel = cls(shape, tile, results, DotProduct.choose(tile.lanes, target))
+        return kernel.spread(density(kernel.width), target)
 
     def body(self, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> TileBody:
         """What emits one panel of output channels of image `n`."""

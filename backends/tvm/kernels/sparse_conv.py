@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -29,9 +30,9 @@ class SparseConv(SparseTiles, DirectConv):
     def choose_sparse(cls, shape: ConvShape, weight: torch.Tensor, target: CpuTarget) -> Self:
         """The kernel for a weight [oc, ic, kh, kw], whose zeros have a say in the tile."""
         shape = shape.flattened()
-        tile = choose_conv_tile(shape, target, share=lambda width: panel_density(weight, width))
-        tile = replace(tile, prefetch=False)  # a panel's weights are few, and the next panel's lie right behind
-        return cls(shape, tile, copies=cls.copies_of(tile), shares=cls.shares_of(tile, tile.panels(shape), target))
+        density = functools.cache(functools.partial(panel_density, weight))
+        kernel = cls(shape, choose_conv_tile(shape, target, share=density))
+        return kernel.spread(density(kernel.width), target)
 
     def body(self, operands: Sequence[Access], n: Expr, group: Expr, panel: Expr) -> TileBody:
         """What emits one panel of output channels of image `n`."""

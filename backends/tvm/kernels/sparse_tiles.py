@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from tvm.tirx.script import builder as B
@@ -13,9 +16,10 @@ from ....ops.sparse import pack_blocks
 from .base import Access, Expr, Operand, Registers
 from .conv_shape import Prefetch
 from .tiled_conv import Pixels, TileBody, TiledConv
-from .tiles import ConvTile
+from .tiles import copies_of
 
-_SUMS = 8  # vectors of sums that hide the latency of a multiply-add
+_LEAST_PARALLEL_FLOPS = 150_000  # under this, starting the threads costs more than they save
+_LEVEL = 0.9  # of the time of the busiest core, what the cores work on average when pixels are shared out evenly enough
 
 
 @dataclass(frozen=True)
@@ -24,22 +28,27 @@ class SparseTiles(TiledConv):
 
     The weight operand is what `pack_sparse` returns, in three parts: the weights of the steps, panel by panel; for each
     step how far from a pixel's first tap its elements of x lie; and where each panel's steps begin, then where each
-    share of the panels does. Tiles with few sums have `copies` sets of them, which take turns. With order "channels" a
-    task is one of `shares` runs of panels with about equally many steps.
+    share of the panels does. Tiles with few sums have `copies` sets of them, which take turns. A task is one of
+    `shares` runs of panels with about equally many steps, for one of `parts` runs of pixels: all panels of the run for
+    a tile of pixels, which stays in the first cache, then for the next tile.
     """
 
     copies: int = field(default=1, kw_only=True)
     shares: int = field(default=1, kw_only=True)
+    parts: int = field(default=1, kw_only=True)
 
-    @staticmethod
-    def copies_of(tile: ConvTile) -> int:
-        """How many sets of sums suit a tile."""
-        return max(1, _SUMS // (tile.lines * tile.columns * tile.vectors))
-
-    @staticmethod
-    def shares_of(tile: ConvTile, panels: int, target: CpuTarget) -> int:
-        """Into how many shares a tile's panels are cut."""
-        return min(target.cores, panels) if tile.parallel else 1
+    def spread(self, density: float, target: CpuTarget) -> Self:
+        """The same kernel with its tasks chosen for `target`, where `density` is the share of steps that are made."""
+        tile, panels, tiles = self.tile, self.tile.panels(self.shape), self.tile.tiles(self.shape) * self.shape.batch
+        tile = replace(tile, block=1, order="pixels", prefetch=False)
+        copies = copies_of(tile.lines * tile.columns * tile.vectors)
+        cores = target.cores if density * self.flops() >= _LEAST_PARALLEL_FLOPS else 1
+        weights = density * panels * self.width * (self.depth // self.step) * 4
+        resident = target.l2 // 2
+        if weights <= resident and tiles / cores >= _LEVEL * -(-tiles // cores):
+            return replace(self, tile=tile, copies=copies, shares=1, parts=cores)
+        passes = math.ceil(weights / (cores * resident))
+        return replace(self, tile=tile, copies=copies, shares=max(1, min(passes * cores, panels)), parts=1)
 
     def operands(self) -> tuple[Operand, ...]:
         """x, weight, offsets, pointers, then those of the dense kernel."""
@@ -49,7 +58,7 @@ class SparseTiles(TiledConv):
     def describe(self) -> str:
         """The register tile, loop order and block."""
         copies = f" copies={self.copies}" if self.copies > 1 else ""
-        return f"{super().describe()}{copies}"
+        return f"{self.name} {self.tile.register_text()} shares={self.shares} parts={self.parts}{copies}"
 
     @property
     def width(self) -> int:
@@ -68,29 +77,29 @@ class SparseTiles(TiledConv):
         tap, channel = columns // steps, columns % steps * self.step
         down, across = tap // self.shape.kernel[1], tap % self.shape.kernel[1]
         offsets = down * (self.shape.dilation[0] * x_h) + across * (self.shape.dilation[1] * x_w) + channel
-        wanted = torch.arange(self.shares + 1) * (int(pointers[-1]) / self.shares)
-        begins = torch.searchsorted(pointers, wanted.to(torch.int32)).to(torch.int32)
-        begins[0], begins[-1] = 0, self.tile.panels(self.shape)
-        return flat, offsets.to(torch.int32), torch.cat([pointers, begins])
+        middles = (pointers[1:] + pointers[:-1]) / 2
+        bounds = torch.arange(1, self.shares) * (int(pointers[-1]) / self.shares)
+        begins = torch.nn.functional.pad(torch.searchsorted(middles, bounds), (1, 1))
+        begins[-1] = len(middles)
+        return flat, offsets.to(torch.int32), torch.cat([pointers, begins.to(torch.int32)])
 
     def emit(self, *operands: Access) -> None:
-        """Emit the parallel loop: over blocks of pixels, or over shares of the panels."""
-        shape, tile = self.shape, self.tile
-        if tile.order == "pixels":
-            super().emit(*operands)
-            return
-        begins = operands[3].shifted(tile.panels(shape) + 1)
-        with B.parallel(self.shares) if self.shares > 1 else B.serial(1) as share:
+        """Emit the parallel loop over shares of the panels and parts of the pixels."""
+        tiles, panels = self.tile.blocks(self.shape), self.tile.panels(self.shape)
+        most = -(-self.shape.batch * tiles // self.parts)
+        begins = operands[3].shifted(panels + 1)
+        count = self.shares * self.parts
+        with B.parallel(count) if count > 1 else B.serial(1) as task:
+            share, start = B.bind(task // self.parts), B.bind(task % self.parts * most)
             first = B.bind(begins.load(share))
-            with B.serial(begins.load(share + 1) - first) as step:
-                panel = B.bind(first + step)
-                with B.serial(shape.batch) as n:
+            last = B.bind(begins.load(share + 1))
+            with B.serial(B.max(B.min(B.int32(most), self.shape.batch * tiles - start), 0)) as i:
+                number = B.bind(start + i)
+                n, block = B.bind(number // tiles), B.bind(number % tiles)
+                with B.serial(last - first) as step:
+                    panel = B.bind(first + step)
                     body = self.body(operands, n, B.int32(0), panel)
-                    self.at_panel(panel, lambda vectors, count: self._all_pixels(body, vectors, count))
-
-    def _all_pixels(self, body: TileBody, vectors: int, count: int) -> None:
-        with B.serial(self.tile.blocks(self.shape)) as block:
-            body.pixels(block, vectors, count)
+                    self.at_panel(panel, functools.partial(body.pixels, block))
 
 
 class SparseSteps(TileBody):

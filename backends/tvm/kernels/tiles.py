@@ -50,8 +50,12 @@ class ConvTile:
 
     def text(self) -> str:
         """The tile in a few words, for reports."""
+        return f"{self.register_text()} order={self.order} block={self.block}"
+
+    def register_text(self) -> str:
+        """The register tile alone."""
         pixels = f"{self.lines}x{self.columns}" if self.lines > 1 else f"{self.columns}"
-        return f"tile={pixels}x{self.vectors}x{self.lanes} order={self.order} block={self.block}"
+        return f"tile={pixels}x{self.vectors}x{self.lanes}"
 
 
 _WIDTHS = (1, 2, 3, 4)  # vectors of a register tile
@@ -62,6 +66,11 @@ _L2_BYTES_PER_CYCLE = 32
 _TILE_CYCLES = 24  # starting a register tile: addresses, loop set-up, the first loads
 _LEAST_PARALLEL_FLOPS = 400_000  # under this, starting the threads costs more than they save
 _LEAST_TASK_FLOPS = 400_000
+_SPARSE_TILE_CYCLES = 120  # the same where steps are read from a list,
+_SPARSE_LATENCY = 5  # and loads of x come later than one waits for
+_L2_CYCLES = 1.5  # a cache line from L2, most of its latency hidden
+_FILL = 0.55  # of the first cache: what x may take without being evicted by weights
+_LINE = 64
 _PAGE = 4096  # addresses this far apart fall into the same set of the first cache
 _WAYS = 8
 
@@ -105,6 +114,7 @@ def _cycles(tile: ConvTile, shape: ConvShape, target: CpuTarget, share: float) -
     across, last_columns = _split(shape.width, tile.columns)
     step = shape.stride[1] * shape.x_strides[2] * 4
     total = 0.0
+    start = _TILE_CYCLES if share == 1 else _SPARSE_TILE_CYCLES + _refetch_cycles(tile, shape, target, share)
     for panel_count, vectors in ((panels - 1, tile.vectors), (1, tile.last_panel(shape)[0])):
         bytes_per_step = vectors * tile.lanes * 4
         streamed = bytes_per_step / _L2_BYTES_PER_CYCLE if depth * bytes_per_step > target.l1 // 2 else 0
@@ -113,14 +123,31 @@ def _cycles(tile: ConvTile, shape: ConvShape, target: CpuTarget, share: float) -
                 count = panel_count * line_count * column_count
                 pixels = lines * columns
                 sums = pixels * vectors
-                loads = (pixels + vectors) / _LOADS_PER_CYCLE
+                loads = (pixels + vectors + (share < 1)) / _LOADS_PER_CYCLE
+                latency = _FMA_LATENCY if share == 1 else _SPARSE_LATENCY / copies_of(sums)
                 if columns > _WAYS and step % _PAGE == 0:
                     loads *= 2  # the lines of x that the tile reads evict one another
-                cycle = max(sums / _FMA_PER_CYCLE, loads, _FMA_LATENCY, streamed) + 0.1 * (loads + streamed)
+                cycle = max(sums / _FMA_PER_CYCLE, loads, latency, streamed) + 0.1 * (loads + streamed)
                 if lines == 1 and sums > target.vector.registers * 13 // 16:
                     cycle *= 1.05  # the code generator spills a register or two
-                total += count * (depth * cycle + _TILE_CYCLES + 2 * sums)
+                total += count * (depth * cycle + start + 2 * sums)
     return total
+
+
+def copies_of(sums: int) -> int:
+    """How many sets of so many sums, used in turns, hide the latency of a multiply-add."""
+    return max(1, _FMA_PER_CYCLE * _FMA_LATENCY // sums)
+
+
+def _refetch_cycles(tile: ConvTile, shape: ConvShape, target: CpuTarget, share: float) -> float:
+    """Cycles in which a register tile waits for its part of x, as far as the first cache cannot hold that."""
+    (down, across), (kh, kw) = shape.stride, shape.kernel
+    lines = (tile.lines - 1) * down + (kh - 1) * shape.dilation[0] + 1
+    columns = (tile.columns - 1) * across + (kw - 1) * shape.dilation[1] + 1
+    pixels = tile.lines * tile.columns if (kh, kw) == (1, 1) else lines * columns
+    size = pixels * shape.ic * 4
+    read = size / _LINE * (1 - (1 - share) ** (_LINE // 4))
+    return _L2_CYCLES * read * min(1.0, max(0.0, size / target.l1 - _FILL))
 
 
 def _split(extent: int, step: int) -> tuple[int, int]:
