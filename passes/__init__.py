@@ -58,10 +58,12 @@ PASSES: dict[str, str] = {
     "recognize-rms-norm": "fxpress.passes.canonicalize.recognize_norm:recognize_rms_norm",
     "recognize-sigmoid": "fxpress.passes.canonicalize.recognize_activation:recognize_sigmoid",
     "recognize-softmax": "fxpress.passes.canonicalize.recognize_softmax:recognize_softmax",
+    "refit-layers": "fxpress.passes.pruning.refit_layers:RefitLayers",
     "remove-blocks": "fxpress.passes.pruning.remove_blocks:RemoveBlocks",
     "remove-units": "fxpress.passes.pruning.remove_units:RemoveUnits",
     "simplify-mask": "fxpress.passes.fusion.simplify_attention:simplify_mask",
     "unflatten-linear": "fxpress.passes.canonicalize.normalize_linear:unflatten_linear",
+    "zero-weights": "fxpress.passes.pruning.zero_weights:ZeroWeights",
 }
 
 PIPELINES: dict[str, str] = {

@@ -46,11 +46,11 @@ def _conv(node: Node, rw: Rewriter, x: Node, a: dict[str, Any], dims: int) -> No
     kernel = shape(a["weight"])[2:]
     return rw.call(
         fxpress.conv.default, x, a["weight"], a["bias"], None, pair(a["stride"], dims),
-        _padding(a["padding"], kernel, dilation), dilation, a["groups"], "none", False, at=node,
+        padding_pairs(a["padding"], kernel, dilation), dilation, a["groups"], "none", False, at=node,
     )  # fmt: skip
 
 
-def _padding(padding: str | Sequence[int], kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+def padding_pairs(padding: str | Sequence[int], kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
     """(before, after) for each dim; PyTorch's "same" puts the odd zero after."""
     if padding == "valid":
         return [0] * (2 * len(kernel))

@@ -113,11 +113,11 @@ def _gradient(program: Program, groups: Groups, config: PruneConfig, data: Input
     Without a loss g is of the outputs, times a sign each by lot: the expectation is then the change of the outputs.
     """
     totals = {group: np.zeros(group.size) for group in groups.removable}
-    for gradients in _gradients(program, config, data):
+    for found in gradients(program, config, data):
         for group, total in totals.items():
             change = np.zeros(group.size)
             for axis in group.constants:
-                weight, gradient = program.constant(axis.node), gradients.get(str(axis.node.target))
+                weight, gradient = program.constant(axis.node), found.get(str(axis.node.target))
                 if gradient is None:
                     continue
                 product = weight.double() * gradient.double()
@@ -127,7 +127,7 @@ def _gradient(program: Program, groups: Groups, config: PruneConfig, data: Input
     return totals
 
 
-def _gradients(program: Program, config: PruneConfig, data: Inputs) -> Iterator[dict[str, Tensor]]:
+def gradients(program: Program, config: PruneConfig, data: Inputs) -> Iterator[dict[str, Tensor]]:
     """For each item the gradients of all float constants that have one, by their names."""
     generator = torch.Generator().manual_seed(config.seed)
     statistics = {

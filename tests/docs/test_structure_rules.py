@@ -14,7 +14,12 @@ from fxpress.rewriter import RulePass
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"compiler": "fxpress", "passes": "fxpress.passes", "backends": "fxpress.backends"}
-HELPERS = {"batches", "match", "pattern", "pipelines"}  # files of passes/ that hold no pass; those below hold the parts of one
+HELPERS = {
+    "batches",
+    "match",
+    "pattern",
+    "pipelines",
+}  # files of passes/ that hold no pass; those below hold the parts of one
 PARTS = {"channels": "fold_batch_norm"} | dict.fromkeys(("order", "problem", "roles"), "assign_layouts")
 PARTS |= dict.fromkeys(
     ("algorithms", "calibration", "integer_ops", "integer_targets", "observers", "placement", "plan", "planning",
@@ -26,11 +31,14 @@ PARTS |= dict.fromkeys(
     ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
 )
 PARTS |= dict.fromkeys(
-    ("components", "config", "groups", "importance", "index_maps", "layer_maps", "map_types", "masked",
+    ("components", "config", "float_training", "groups", "importance", "index_maps", "layer_maps", "least_squares", "map_types", "masked",
      "pruning_sensitivity",
      "recurrent_maps", "reduction_maps", "selection", "steps", "ties", "view_maps"),
     "remove_units",
 )  # fmt: skip
+PARTS |= dict.fromkeys(
+    ("patterns", "reconstruction", "weight_importance", "weight_layers", "zero_steps"), "zero_weights"
+)
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}
 """What users call may know passes; the core behind it may not."""
 

@@ -1,0 +1,49 @@
+"""conv(x, w), linear(x, w)  ->  the same with zeros in w where a pattern has them"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...errors import InvalidInput
+from ...program import Program
+from ...rewriter import Accuracy, Pass, Rewriter
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroWeights(Pass):
+    """conv(x, w), linear(x, w)  ->  the same with zeros in w where a pattern has them
+
+    `weights` are the new ones by the name of the constant's node, each with the name of the layer that reports speak
+    of. Nothing in the Program says that they are sparse: whoever compiles it finds the zeros.
+    """
+
+    name: ClassVar[str] = "zero-weights"
+    accuracy: ClassVar[Accuracy] = "lossy"
+    establishes: ClassVar[tuple[str, ...]] = ("pruned",)
+    weights: Mapping[str, tuple[str, Tensor]] | None = None
+    held: Iterable[tuple[str, str]] = field(default=())
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def __str__(self) -> str:
+        return self.name
+
+    def run(self, program: Program, rw: Rewriter) -> None:
+        if self.weights is None:
+            raise InvalidInput("zero-weights must be given weights, which fxpress.prune chooses; it has no default")
+        nodes = {node.name: node for node in program.nodes}
+        for name, reason in self.held:
+            rw.skip(nodes[name], reason)
+        for name, (layer, weight) in self.weights.items():
+            if not rw.has_fuel():
+                return
+            if not bool((weight != program.constant(nodes[name])).any()):
+                continue
+            rw.burn()
+            rw.set_constant(nodes[name], weight)
+            rw.log.append(f"{layer}: {int((weight != 0).sum())} of {weight.numel()} weights left")
