@@ -15,6 +15,7 @@ from .patterns import UNITS, parse_pattern
 IMPORTANCES = ("l1", "l2", "batch-norm", "taylor", "hessian", "activation", "random")
 RANKINGS = ("local", "global")
 SCHEDULES = ("one-shot", "iterative", "cubic")
+RECOVERIES = ("none", "least-squares")
 DEFAULT_RATIO = 0.5
 AUTO = "auto"
 
@@ -38,6 +39,13 @@ class PruneConfig:
     target. The ratio is then of the candidates of each such layer, weights or blocks; N:M has its own. With
     `reconstruct` the weights that stay make up for those that go, on calibration data, and "l2" counts the error that
     is left then.
+
+    `recovery` is what is done about the error in the end, on calibration data: "none", or "least-squares", which fits
+    the weights of each layer that receives other values anew, so that it gives nearly what it gave in the original.
+
+    `budget` takes the place of a ratio: "latency=10ms", "latency=50%", "size=5MB", "ram=30%" and the like are what the
+    compiled model may cost on the target, and units go where the least importance is lost for it. A group loses at most
+    `most` then, too.
     """
 
     ratio: float | None = None
@@ -53,6 +61,8 @@ class PruneConfig:
     loss: Callable[[Any], Any] | None = None
     pattern: str = UNITS
     reconstruct: bool = False
+    recovery: str = "none"
+    budget: str | None = None
 
     def __post_init__(self) -> None:
         for name, ratio in (("ratio", self.goal), ("most", self.most), ("blocks", self.blocks), *self.ratios.items()):
@@ -61,6 +71,7 @@ class PruneConfig:
             ("importance", self.importance, IMPORTANCES),
             ("ranking", self.ranking, RANKINGS),
             ("schedule", self.schedule, SCHEDULES),
+            ("recovery", self.recovery, RECOVERIES),
         ):
             if value not in choices:
                 raise InvalidInput(f"{name} must be one of {list(choices)}, not {value!r}")
@@ -73,6 +84,22 @@ class PruneConfig:
                 f"steps must be 1 with schedule='one-shot', not {self.steps}; use 'iterative' or 'cubic'"
             )
         self._check_pattern()
+        if self.budget is not None:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        PruneBudget.parse(self.budget)
+        for name, value, wanted in (
+            ("ratio", self.ratio, None),
+            ("ratios", dict(self.ratios), {}),
+            ("schedule", self.schedule, "one-shot"),
+            ("pattern", self.pattern, UNITS),
+        ):
+            if value != wanted:
+                raise InvalidInput(
+                    f"{name} must be {wanted!r} with budget={self.budget!r}, which decides how much of what goes, "
+                    f"not {value!r}"
+                )
 
     def _check_pattern(self) -> None:
         pattern = parse_pattern(self.pattern)
@@ -110,9 +137,10 @@ class PruneConfig:
 
     @property
     def needs_data(self) -> bool:
-        """Whether importance is measured on inputs, or weights reconstructed on them."""
+        """Whether importance is measured on inputs, or weights are fitted to them."""
         return (
             self.reconstruct
+            or self.recovery != "none"
             or self.importance in ("taylor", "hessian", "activation")
             or (self.blocks > 0 and self.importance != "random")
         )
