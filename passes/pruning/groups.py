@@ -205,6 +205,8 @@ def _removable(components: Components, graph: nx.Graph) -> Iterator[Group]:
             together.setdefault(tuple((axis, len(indices)) for axis, indices in unit.items()), []).append(unit)
     names: dict[str, int] = {}
     for key, units in together.items():
+        if len(units) == 1:
+            continue  # which must stay
         units.sort(key=lambda unit: int(next(iter(unit.values()))[0]))
         numbers = {axis: np.full(components.sizes[axis], -1, dtype=np.int64) for axis, _ in key}
         for number, unit in enumerate(units):

@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from ..match import arguments
 from .layer_maps import LAYERS
+from .look_up_maps import LOOK_UPS
 from .map_types import IndexMap, Kept
 from .recurrent_maps import RECURRENT
 from .reduction_maps import ALONG
@@ -23,7 +24,7 @@ from .view_maps import VIEWS
 
 aten = torch.ops.aten
 
-TABLE: dict[Any, IndexMap] = {**LAYERS, **RECURRENT, **VIEWS, **ALONG}
+TABLE: dict[Any, IndexMap] = {**LAYERS, **RECURRENT, **VIEWS, **LOOK_UPS, **ALONG}
 
 POINTWISE_TOO = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Index maps of what moves values: reshape, permute, slice, concatenation, pixel shuffle, look-ups."""
+"""Index maps of what moves values: reshape, permute, slice, concatenation, pixel shuffle."""
 
 from __future__ import annotations
 
@@ -234,46 +234,18 @@ def _flip(m: Ties, node: Node, a: Arguments) -> None:
 def _repeat(m: Ties, node: Node, a: Arguments) -> None:
     x, new = a["self"], rank(node) - rank(a["self"])
     for dim, times in enumerate(a["repeats"]):
-        if dim >= new and isinstance(times, int) and times == 1:
-            m.same(m.axis(x, dim - new), m.axis(node, dim))
+        result = m.axis(node, dim)
+        if dim < new or not isinstance(times, int) or size_of(x, dim - new) == 1:
+            m.hold(result, "a dim that is repeated")
+            if dim >= new:
+                m.hold(m.axis(x, dim - new), "a dim that is repeated")
             continue
-        m.hold(m.axis(node, dim), "a dim that is repeated")
-        if dim >= new:
-            m.hold(m.axis(x, dim - new), "a dim that is repeated")
-
-
-def _index(m: Ties, node: Node, a: Arguments) -> None:
-    x, indices = a["self"], a["indices"]
-    places = [i for i, index in enumerate(indices) if index is not None]
-    kinds = {indices[i].meta["val"].dtype for i in places}
-    if places != list(range(places[0], places[-1] + 1)) or torch.bool in kinds:
-        m.hold_value(x, "indices that are apart, or a mask")
-        return m.hold_value(node, "indices that are apart, or a mask")
-    for i in places:
-        m.hold(m.axis(x, i), "looked up by number")
-        m.hold_value(indices[i], "numbers of what is looked up")
-    span = max(rank(indices[i]) for i in places)
-    for dim in range(places[0], places[0] + span):
-        m.hold(m.axis(node, dim), "numbers of what is looked up")
-    for dim in range(rank(x)):
-        if dim not in places:
-            m.same(m.axis(x, dim), m.axis(node, dim if dim < places[0] else dim - len(places) + span))
-
-
-def _index_select(m: Ties, node: Node, a: Arguments) -> None:
-    x, dim = a["self"], a["dim"] % max(rank(node), 1)
-    m.hold_value(a["index"], "numbers of what is looked up")
-    for other in range(rank(node)):
-        if other != dim:
-            m.same(m.axis(x, other), m.axis(node, other))
+        source = m.axis(x, dim - new)
+        if times == 1 or not m.sizes[source]:
+            m.same(source, result)
             continue
-        m.hold(m.axis(x, dim), "looked up by number")
-        m.hold(m.axis(node, dim), "numbers of what is looked up")
-
-
-def _gather(m: Ties, node: Node, a: Arguments) -> None:
-    for value in (a["self"], a["index"], node):
-        m.hold_value(value, "looked up by number")
+        indices = np.arange(m.sizes[result])
+        m.tie(result, indices, source, indices % m.sizes[source])
 
 
 def _full(m: Ties, node: Node, a: Arguments) -> None:
@@ -301,9 +273,6 @@ VIEWS: dict[Any, IndexMap] = {
     aten.pixel_unshuffle.default: IndexMap(_pixel_unshuffle),
     aten.flip.default: IndexMap(_flip),
     aten.repeat.default: IndexMap(_repeat),
-    aten.index.Tensor: IndexMap(_index),
-    aten.index_select.default: IndexMap(_index_select),
-    aten.gather.default: IndexMap(_gather),
     aten.full.default: IndexMap(_full, _result_sizes("size")),
     aten.arange.start_step: IndexMap(_numbers),
     aten.scalar_tensor.default: IndexMap(_numbers),
