@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -64,56 +64,60 @@ def zero_step(
 
     `data` yields flat inputs, read where `config.needs_data`. Raises InvalidInput for scores that are not finite.
     """
-    zeros = find_zeros(program, layers.chosen, config, data, target, config.share(step))
+    pattern = pattern_of(config, target)
+    scores = score_weights(program, layers.chosen, pattern, config, data)
+    share = config.share(step)
+    counts = counts_of(scores, config, _own_ratios(layers.chosen, config), share)
+    zeros = {layer: Zeros(program, layer, pattern, each, config) for layer, each in scores.items()}
     found = {}
     if config.reconstruct:
 
         def visit(layer: WeightLayer, moment: Tensor) -> Tensor:
-            found[layer] = zeros[layer](moment)
+            found[layer] = zeros[layer].weight(counts[layer], share, moment)
             return found[layer]
 
         visit_layers(program, layers.chosen, sample(data, ITEMS), visit)
     else:
-        found = {layer: zeros[layer](None) for layer in layers.chosen}
+        found = {layer: zeros[layer].weight(counts[layer], share) for layer in layers.chosen}
     weights = {layer.weight.name: (layer.name, weight) for layer, weight in found.items()}
     return ZeroWeights(weights, layers.held if step == 1 else ())
 
 
-Zeros = Callable[[Tensor | None], Tensor]
-"""A layer's weight with zeros; with x.T @ x [k, k] of its inputs the others make up for those that went."""
-
-
-def find_zeros(
-    program: Program, layers: Sequence[WeightLayer], config: PruneConfig, data: Inputs, target: Target, share: float
-) -> dict[WeightLayer, Zeros]:
-    """What makes the zeros of each layer; `share` is how much of all that goes in the end is to be gone."""
+def pattern_of(config: PruneConfig, target: Target) -> Pattern:
+    """The pattern of zeros that a config means on a target. Raises InvalidInput for "units"."""
     pattern = parse_pattern(config.pattern, target)
-    assert pattern is not None
-    scores = score_weights(program, layers, pattern, config, data)
-    counts = counts_of(scores, config, _own_ratios(layers, config), share)
-    return {
-        layer: _zeros(layer, program.constant(layer.weight), pattern, each, counts[layer], share, config)
-        for layer, each in scores.items()
-    }
+    if pattern is None:
+        raise InvalidInput(f"pattern must be one of zeros, not {config.pattern!r}")
+    return pattern
 
 
-def _zeros(
-    layer: WeightLayer, weight: Tensor, pattern: Pattern, scores: Tensor, count: int, share: float, config: PruneConfig
-) -> Zeros:
-    matrix = layer.matrix(weight)
+@dataclass(frozen=True)
+class Zeros:
+    """Puts zeros into a layer's weight where its candidates have least `scores`."""
 
-    def zeros(moment: Tensor | None) -> Tensor:
-        if moment is not None and config.importance == "l2":
-            made = reconstruct(matrix, moment, pattern, count, share)
+    program: Program
+    layer: WeightLayer
+    pattern: Pattern
+    scores: Tensor
+    config: PruneConfig
+
+    def weight(self, count: int, share: float = 1.0, moment: Tensor | None = None) -> Tensor:
+        """The weight with `count` candidates zero, or what the pattern says for the `share` of a schedule.
+
+        With x.T @ x of the layer's inputs as `moment` [k, k] the weights that stay make up for those that go; which do
+        is then decided by the error that is left, unless the config has another measure than the size of weights.
+        """
+        weight = self.program.constant(self.layer.weight)
+        matrix = self.layer.matrix(weight)
+        if moment is not None and self.config.importance == "l2":
+            made = reconstruct(matrix, moment, self.pattern, count, share)
         else:
-            gone = pattern.spread(pattern.choose(scores, count, share), *matrix.shape)
+            gone = self.pattern.spread(self.pattern.choose(self.scores, count, share), *matrix.shape)
             if moment is None:
                 made = matrix.masked_fill(gone, 0)
             else:
-                made = reconstruct(matrix, moment, pattern, count, share, gone)
-        return layer.weight_of(made.to(weight.dtype))
-
-    return zeros
+                made = reconstruct(matrix, moment, self.pattern, count, share, gone)
+        return self.layer.weight_of(made.to(weight.dtype))
 
 
 def _own_ratios(layers: Sequence[WeightLayer], config: PruneConfig) -> Mapping[WeightLayer, float]:
