@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from .api import compile as compile
     from .capturing import capture as capture
     from .interchange.onnx_export import export_onnx as export_onnx
+    from .optimizing import optimize as optimize
     from .pass_manager import PassManager as PassManager
     from .passes.pruning.float_training import trainable as trainable
+    from .passes.pruning.recipe import Recipe as Recipe
     from .program import Program as Program
     from .pruning import prune as prune
     from .quantizing import quantize as quantize
@@ -29,10 +31,12 @@ _HOME = {
     "compile": "api",
     "capture": "capturing",
     "export_onnx": "interchange.onnx_export",
+    "optimize": "optimizing",
     "PassManager": "pass_manager",
     "Program": "program",
     "prune": "pruning",
     "quantize": "quantizing",
+    "Recipe": "passes.pruning.recipe",
     "Pass": "rewriter",
     "Rewriter": "rewriter",
     "rewrite": "rewriter",
@@ -46,11 +50,13 @@ __all__ = [
     "Pass",
     "PassManager",
     "Program",
+    "Recipe",
     "Rewriter",
     "Target",
     "capture",
     "compile",
     "export_onnx",
+    "optimize",
     "prune",
     "quantize",
     "rewrite",

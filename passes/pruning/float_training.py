@@ -150,6 +150,7 @@ class WriteTrainedFloats(Pass):
         return self.name
 
     def run(self, program: Program, rw: Rewriter) -> None:
+        rw.recipe = {"pass": self.name}
         written = set()
         for node in program.nodes:
             if node.op != "get_attr" or node.target in written:

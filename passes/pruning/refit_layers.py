@@ -64,6 +64,8 @@ class RefitLayers(Pass):
     def run(self, program: Program, rw: Rewriter) -> None:
         if self.original is None:
             raise InvalidInput("refit-layers must be given the original Program, which fxpress.prune has; no default")
+        since = sum(1 for record in self.original.history if record.recipe)
+        rw.recipe = {"pass": self.name, "ridge": float(self.ridge), "since": since}
         for wave in waves(program, list(changed_layers(self.original, program, rw))):
             if not rw.has_fuel():
                 return

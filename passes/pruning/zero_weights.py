@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ...errors import InvalidInput
@@ -37,6 +41,17 @@ class ZeroWeights(Pass):
         if self.weights is None:
             raise InvalidInput("zero-weights must be given weights, which fxpress.prune chooses; it has no default")
         nodes = {node.name: node for node in program.nodes}
+        rw.recipe = {
+            "pass": self.name,
+            "reconstructed": any(
+                bool(((weight != program.constant(nodes[name])) & (weight != 0)).any())
+                for name, (_, weight) in self.weights.items()
+            ),
+            "weights": [
+                {"constant": name, "layer": layer, "shape": list(weight.shape), "zeros": pack_mask(weight == 0)}
+                for name, (layer, weight) in self.weights.items()
+            ],
+        }
         for name, reason in self.held:
             rw.skip(nodes[name], reason)
         for name, (layer, weight) in self.weights.items():
@@ -47,3 +62,14 @@ class ZeroWeights(Pass):
             rw.burn()
             rw.set_constant(nodes[name], weight)
             rw.log.append(f"{layer}: {int((weight != 0).sum())} of {weight.numel()} weights left")
+
+
+def pack_mask(mask: Tensor) -> str:
+    """A tensor of booleans as text: 8 of them a byte, in base64."""
+    return base64.b64encode(np.packbits(mask.flatten().numpy())).decode()
+
+
+def unpack_mask(text: str, shape: Sequence[int]) -> Tensor:
+    """The tensor of booleans that `pack_mask` made `text` of."""
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=prod(shape))
+    return torch.from_numpy(bits.astype(np.bool_)).reshape(tuple(shape))

@@ -32,7 +32,7 @@ PARTS |= dict.fromkeys(
 )
 PARTS |= dict.fromkeys(
     ("components", "config", "float_training", "groups", "importance", "index_maps", "layer_maps", "least_squares", "map_types", "masked",
-     "pruning_sensitivity",
+     "pruning_sensitivity", "recipe", "replay",
      "recurrent_maps", "reduction_maps", "selection", "steps", "ties", "view_maps"),
     "remove_units",
 )  # fmt: skip
