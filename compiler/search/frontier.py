@@ -1,0 +1,245 @@
+"""What a search found: points, and which of them nothing beats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInput
+from ..runtime import Artifact, load
+from ..runtime.container import replaced_file
+from .footprint import Footprint
+from .objectives import OBJECTIVES, Objective
+from .quality import Quality
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model that was tried.
+
+    `candidate` is what its strategy was told, `steps` what was done, in order. `artifact` is the file, `quality` and
+    `footprint` what it is worth and costs, `promised` the footprint that was predicted before any training. `refused`
+    says why the trial ended early: then there may be no artifact and no quality. `notes` are what its passes left alone.
+    """
+
+    number: int
+    candidate: Mapping[str, Any]
+    steps: Sequence[tuple[str, Mapping[str, Any]]]
+    artifact: Path | None = None
+    quality: Quality | None = None
+    footprint: Footprint | None = None
+    promised: Footprint | None = None
+    refused: str = ""
+    seconds: float = 0.0
+    curve: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was made, judged and measured."""
+        return self.quality is not None and self.footprint is not None
+
+    def value(self, objective: Objective) -> float:
+        """What it has of an objective."""
+        assert self.quality is not None
+        assert self.footprint is not None
+        return self.quality.value if objective.name == "quality" else objective.of(self.footprint)
+
+    def describe(self) -> str:
+        """What was done, in words."""
+        return ", ".join(f"{name}({_options_text(options)})" for name, options in self.steps) or "original"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without the scores of single items."""
+        quality = None if self.quality is None else [self.quality.value, self.quality.low, self.quality.high]
+        return {
+            "number": self.number,
+            "candidate": dict(self.candidate),
+            "steps": [[name, dict(options)] for name, options in self.steps],
+            "artifact": None if self.artifact is None else self.artifact.name,
+            "quality": quality,
+            "footprint": None if self.footprint is None else self.footprint.to_json(),
+            "promised": None if self.promised is None else self.promised.to_json(),
+            "refused": self.refused,
+            "seconds": self.seconds,
+            "curve": [dict(entry) for entry in self.curve],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Point:
+        """The Point that `to_json` wrote, whose artifact is in `folder`."""
+        given = dict(data)
+        given["steps"] = [(name, options) for name, options in given["steps"]]
+        given["artifact"] = None if given["artifact"] is None else folder / given["artifact"]
+        given["quality"] = None if given["quality"] is None else Quality(*given["quality"])
+        for name in ("footprint", "promised"):
+            given[name] = None if given[name] is None else Footprint(**given[name])
+        return cls(**given)
+
+
+def _options_text(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The result of a search: `tried` are all its points, `original` the model as it was, compiled."""
+
+    original: Point
+    tried: Sequence[Point]
+    objectives: tuple[Objective, ...]
+    notes: Sequence[str] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """The points that no other beats in one objective without losing in another, best quality first."""
+        whole = [point for point in (self.original, *self.tried) if point.is_whole]
+        costs = np.array([self._costs(point) for point in whole])
+        kept = [
+            point
+            for point, cost in zip(whole, costs, strict=True)
+            if not ((costs <= cost).all(1) & (costs < cost).any(1)).any()
+        ]
+        unique = {tuple(self._costs(point)): point for point in reversed(kept)}
+        return tuple(sorted(unique.values(), key=lambda point: -_quality(point).value))
+
+    def best(
+        self,
+        *,
+        max_quality_drop: float | None = None,
+        max_latency: float | None = None,
+        max_size: float | None = None,
+        max_ram: float | None = None,
+    ) -> Point:
+        """The best point within the limits: the fastest one if quality is limited, otherwise the one of best quality.
+
+        `max_quality_drop` is in units of quality below the original, `max_latency` in seconds, the others in bytes.
+        Raises InvalidInput when no point is within them, naming the nearest.
+        """
+        limits = {"latency": max_latency, "size": max_size, "ram": max_ram}
+        excess = {point.number: self._excess(point, max_quality_drop, limits) for point in self.points}
+        fitting = [point for point in self.points if excess[point.number] <= 0]
+        if not fitting:
+            nearest = min(self.points, key=lambda point: excess[point.number])
+            raise InvalidInput(
+                f"limits must be such that a point is within them; the nearest is number {nearest.number} "
+                f"({nearest.describe()}): {self.text_of(nearest)}"
+            )
+        if max_quality_drop is None:
+            return max(fitting, key=lambda point: _quality(point).value)
+        return min(fitting, key=lambda point: self._costs(point)[1:])
+
+    def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
+        """How much of the space of objectives the points dominate, up to the `reference` of worst values by objective.
+
+        By default those are the original's costs and a quality of 0. Objectives are scaled so that it is at most 1: the
+        share of the box between the reference and (1 or the best quality, no cost).
+        """
+        worst = {o.name: 0.0 if o.maximise else self.original.value(o) for o in self.objectives} | dict(reference or {})
+        best_quality = max(1.0, *(_quality(point).value for point in self.points))
+        corners = []
+        for point in self.points:
+            corner = []
+            for objective in self.objectives:
+                value, limit = point.value(objective), worst[objective.name]
+                gain = (value - limit) / (best_quality - limit) if objective.maximise else (limit - value) / limit
+                corner.append(gain)
+            if min(corner) > 0:
+                corners.append(tuple(corner))
+        return volume(corners)
+
+    def load(self, point: Point, num_threads: int | None = None) -> Artifact:
+        """A point's artifact. Raises InvalidInput for a point that was refused before it had one."""
+        if point.artifact is None:
+            raise InvalidInput(f"point must have an artifact, but number {point.number} was refused: {point.refused}")
+        return load(point.artifact, num_threads=num_threads)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the points' artifacts and what is known of them to a folder, which `Frontier.load_from` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for point in (self.original, *self.points):
+            if point.artifact is not None and point.artifact.parent != folder:
+                shutil.copyfile(point.artifact, folder / point.artifact.name)
+        kept = {point.number for point in self.points}
+        tried = [p if p.number in kept else replace(p, artifact=None) for p in self.tried]
+        data = {
+            "format": FORMAT,
+            "original": self.original.to_json(),
+            "tried": [point.to_json() for point in tried],
+            "objectives": [objective.name for objective in self.objectives],
+            "notes": list(self.notes),
+            "environment": dict(self.environment),
+        }
+        with replaced_file(folder / "frontier.json") as file:
+            file.write(json.dumps(data, indent=1).encode())
+
+    @classmethod
+    def load_from(cls, folder: str | Path) -> Frontier:
+        """The Frontier that `save` wrote. Raises InvalidInput when there is none."""
+        folder = Path(folder)
+        try:
+            data = json.loads((folder / "frontier.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"folder must hold a saved Frontier, not {str(folder)!r}: {error}") from error
+        if data.get("format") != FORMAT:
+            raise InvalidInput(f"frontier.json must be of format {FORMAT}, not {data.get('format')!r}")
+        return cls(
+            Point.from_json(data["original"], folder),
+            [Point.from_json(point, folder) for point in data["tried"]],
+            tuple(OBJECTIVES[name] for name in data["objectives"]),
+            data["notes"],
+            data["environment"],
+        )
+
+    def text(self) -> str:
+        """The points as a table, the original first."""
+        lines = [f"original: {self.text_of(self.original)}"]
+        lines += [f"{p.number:>4}: {self.text_of(p)}  {p.describe()}" for p in self.points if p is not self.original]
+        return "\n".join(lines)
+
+    def text_of(self, point: Point) -> str:
+        """A point's numbers."""
+        return ", ".join(f"{o.name} {o.text(point.value(o))}" for o in self.objectives)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points)
+
+    def _costs(self, point: Point) -> tuple[float, ...]:
+        return tuple(-point.value(o) if o.maximise else point.value(o) for o in self.objectives)
+
+    def _excess(self, point: Point, drop: float | None, limits: Mapping[str, float | None]) -> float:
+        """By how much a point breaks the limits, relative to them; at most 0 within."""
+        assert point.footprint is not None
+        found = [getattr(point.footprint, name) / limit - 1 for name, limit in limits.items() if limit is not None]
+        if drop is not None:
+            found.append(_quality(self.original).value - drop - _quality(point).value)
+        return max(found, default=0.0)
+
+
+def _quality(point: Point) -> Quality:
+    assert point.quality is not None
+    return point.quality
+
+
+def volume(corners: Sequence[tuple[float, ...]]) -> float:
+    """The volume of the union of boxes from the origin to each corner, by slicing along the last axis."""
+    if not corners:
+        return 0.0
+    if len(corners[0]) == 1:
+        return max(corner[0] for corner in corners)
+    total, below = 0.0, 0.0
+    for height in sorted({corner[-1] for corner in corners}):
+        reaching = [corner[:-1] for corner in corners if corner[-1] >= height]
+        total += (height - below) * volume(reaching)
+        below = height
+    return total
