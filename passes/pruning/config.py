@@ -77,8 +77,8 @@ class PruneConfig:
                 raise InvalidInput(f"{name} must be one of {list(choices)}, not {value!r}")
         for name, number in (("multiple", 1 if self.multiple == AUTO else self.multiple), ("steps", self.steps)):
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                choices = "'auto' or an integer" if name == "multiple" else "an integer"
-                raise InvalidInput(f"{name} must be {choices} of at least 1, not {number!r}")
+                kind = "'auto' or an integer" if name == "multiple" else "an integer"
+                raise InvalidInput(f"{name} must be {kind} of at least 1, not {number!r}")
         if self.schedule == "one-shot" and self.steps != 1:
             raise InvalidInput(
                 f"steps must be 1 with schedule='one-shot', not {self.steps}; use 'iterative' or 'cubic'"

@@ -28,9 +28,9 @@ from .masked import CONTRACTIONS
 from .ties import FACTOR, Axis
 from .widths import KeptFirst, Left, Rounding, Widths
 
-FINE = (1.0, 0.75, 0.5, 0.25, 0.125)
+FINE: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25, 0.125)
 """Shares left at which a layer is measured."""
-COARSE = (1.0, 0.5, 0.125)
+COARSE: tuple[float, ...] = (1.0, 0.5, 0.125)
 """The same for each of two widths of a layer, such as the channels that a convolution reads and makes, where measuring
 takes time."""
 
@@ -183,7 +183,8 @@ def _weights(axes: Sequence[Axis], widths: Widths) -> dict[Group, int]:
 
 def isolated(program: Program, node: Node, kept: KeptFirst) -> Program:
     """A Program of one op of another, on inputs of the sizes that are left; its constants are slices."""
-    graph, known, mode = Graph(), {}, program.fake_mode
+    graph, mode = Graph(), program.fake_mode
+    known: dict[Node, Node] = {}
     module = torch.nn.Module()
     for x in sorted(node.all_input_nodes, key=is_constant):
         sizes = [kept.count(Axis(x, dim)) for dim in range(x.meta["val"].dim())]
@@ -202,7 +203,7 @@ def isolated(program: Program, node: Node, kept: KeptFirst) -> Program:
     args, kwargs = (node.args, node.kwargs) if values is None else (tuple(values.values()), {})
     call = graph.create_node("call_function", node.target, *map_arg((args, dict(kwargs)), known.__getitem__))
     with mode, torch.no_grad():
-        call.meta["val"] = node.target(*map_arg(call.args, _value), **map_arg(dict(call.kwargs), _value))  # type: ignore[operator]
+        call.meta["val"] = node.target(*map_arg(call.args, _value), **map_arg(dict(call.kwargs), _value))
     result = call
     if not isinstance(call.meta["val"], torch.Tensor):
         result = graph.create_node("call_function", operator.getitem, (call, 0))

@@ -127,7 +127,7 @@ def cheapest_levels(problem: Problem) -> list[int]:
 def _solve(problem: Problem, limit: float | None) -> list[int] | None:
     """Least loss within a limit, or the least cost where there is none."""
     columns = _Columns(problem)
-    unit = limit if limit else abs(problem.at([0] * len(problem.losses))) or 1.0
+    unit = abs(problem.at([0] * len(problem.losses))) or 1.0  # solvers have absolute tolerances
     cost = columns.row(problem.cost) / unit
     peak = np.zeros(columns.count)
     peak[-1] = 1.0
