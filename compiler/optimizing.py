@@ -60,8 +60,8 @@ def optimize(
     function that trains a module; `loss(outputs, target)` is what it minimises. `strategy` names a list of phases or is
     one. `limits` are the most that points may have of an objective: seconds, bytes.
 
-    The search ends after `budget_seconds`, not before the trial that runs then has, or after `max_trials`. What it makes
-    is kept in the folder `storage`: the same search started again goes on where it was, also after it was killed.
+    The search ends after `budget_seconds`, not before the trial that runs then has, or after `max_trials`. What it
+    makes is kept in the folder `storage`: the same search started again goes on where it was, also after it was killed.
 
     Raises InvalidInput for data and options that do not fit, what `evaluate` raises, and what capturing raises.
     """

@@ -28,7 +28,7 @@ class Point:
 
     `candidate` is what its strategy was told, `steps` what was done, in order. `artifact` is the file, `quality` and
     `footprint` what it is worth and costs, `promised` the footprint that was predicted before any training. `refused`
-    says why the trial ended early: then there may be no artifact and no quality. `notes` are what its passes left alone.
+    says why the trial ended early: then there may be no artifact and no quality. `seconds` is how long it took.
     """
 
     number: int

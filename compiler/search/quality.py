@@ -204,7 +204,7 @@ class Auc(Measure):
 
 @dataclass(frozen=True)
 class NegativePerplexity(Measure):
-    """Minus exp of the mean surprise: labels [batch, tokens] are the right tokens for outputs [batch, tokens, words]."""
+    """Minus exp of the mean surprise by the right tokens: labels [batch, tokens], outputs [batch, tokens, words]."""
 
     def rows(self, outputs: Array, labels: Array) -> Array:
         outputs = outputs.astype(np.float64)
@@ -271,7 +271,8 @@ def _rank_correlation(rows: Array) -> float:
     for side in (rows[:, 0], rows[:, 1]):
         unit = side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), np.finfo(np.float64).tiny)
         ranks.append(np.argsort(np.argsort((unit @ unit.T)[above])))
-    return float(np.corrcoef(ranks)[0, 1])
+    correlations: Array = np.asarray(np.corrcoef(ranks))
+    return float(correlations[0, 1])
 
 
 _AGREEMENTS: dict[str, tuple[Callable[[Array, Array], Array], Callable[[Array], float]]] = {

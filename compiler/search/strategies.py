@@ -14,7 +14,7 @@ from ..errors import InvalidInput
 from ..program import Program
 from ..pruning import prune
 from ..quantizing import quantize
-from .phases import Options, Phase, Strategy, Task
+from .phases import Candidate, Options, Phase, Strategy, Task
 from .ranges import Choice, Range
 
 NONE = "none"
@@ -74,7 +74,7 @@ QUANTIZE = Phase(
 )
 """8-bit integers."""
 
-SHRINK_FIRST = (
+SHRINK_FIRST: tuple[Candidate, ...] = (
     {},
     {"quantize.config": "int8"},
     *({"prune.ratio": ratio, "quantize.config": "int8"} for ratio in (0.25, 0.5, 0.75)),
