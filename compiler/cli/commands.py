@@ -171,8 +171,24 @@ def prune_command(
     ],
     config: Annotated[
         str,
-        typer.Option(help="The share of each group that goes, or uniform, global, gentle, taylor, vector, random."),
-    ] = "0.5",
+        typer.Option(
+            help="The share that goes, or uniform, global, gentle, taylor, vector, random, 2:4, blocks-75.",
+        ),
+    ] = "uniform",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="What it may cost, instead of a share: latency=10ms, latency=50%, size=5MB, ram=30%."),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="units: channels, heads, hidden units go for good. Or where weights become zero: elements, N:M such "
+            "as 2:4, RxC blocks such as 16x4, blocks that suit the target."
+        ),
+    ] = None,
+    reconstruct: Annotated[
+        bool, typer.Option("--reconstruct", help="Let the weights that stay make up for zeros, on calibration data.")
+    ] = False,
     importance: Annotated[
         str | None,
         typer.Option(help="What goes first: l1, l2, batch-norm, taylor, hessian, activation, random."),
@@ -182,7 +198,7 @@ def prune_command(
         str | None, typer.Option(help="Round what is left up to a multiple of this; auto: of the target's vectors.")
     ] = None,
     calibration: Annotated[
-        str | None, typer.Option(help="As for `quantize`; for importance by gradients or activations.")
+        str | None, typer.Option(help="As for `quantize`; for importance by gradients or activations, --reconstruct.")
     ] = None,
     items: CalibrationItems = None,
     ignore: Annotated[
@@ -191,10 +207,20 @@ def prune_command(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Prune no other layers; as --ignore.")] = None,
     inputs: Inputs = None,
+    recovery: Annotated[
+        str | None, typer.Option(help="least-squares: fit the weights that are left to the calibration data.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Remove what this recipe says, which --save-recipe wrote.")
+    ] = None,
+    save_recipe: Annotated[Path | None, typer.Option(help="Write what was chosen as JSON.")] = None,
     sensitivity: Annotated[
-        Path | None, typer.Option(help="Also prune each group alone and write the errors as a page.")
+        Path | None, typer.Option(help="Also prune each group or layer alone and write the errors as a page.")
     ] = None,
     target: Annotated[str, typer.Option(help="Where it will run: cpu, cpu{isa=avx2,cores=4}.")] = "cpu",
+    cache: Annotated[
+        Path | None, typer.Option(help="A folder that keeps kernel times for the next time, for budgets of latency.")
+    ] = None,
     sequence: Tokens = 128,
     batch: BatchSize = 1,
 ) -> None:
@@ -206,15 +232,22 @@ def prune_command(
         load_model(model, inputs or [], sequence=sequence, batch=batch),
         output,
         config=config,
+        budget=budget,
+        pattern=pattern,
+        reconstruct=reconstruct or None,
         importance=importance,
         ranking=ranking,
         multiple=multiple,
+        recovery=recovery,
+        recipe=recipe,
+        save_recipe=save_recipe,
         sensitivity=sensitivity,
         calibration=calibration,
         calibration_items=items,
         ignore=ignore or [],
         only=only or [],
         target=target,
+        cache=cache,
     )
 
 

@@ -13,7 +13,7 @@ from ..report.explanation import Explanation, explain
 from ..report.probe import HOW
 from ..report.quantities import bytes_text, percent_text, rate_text, time_text
 from ..runtime import load
-from .formatting import console
+from .formatting import console, zeros_table
 
 _WIDE = 200  # characters from which on every column of the layers is shown
 _NUMBER_WIDTH = 10
@@ -34,6 +34,8 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
     if pruned := [width for width in explanation.widths if not width.why]:
         out.print("\nwhat pruning left", style="bold")
         out.print("\n".join(f"  {width.text()}" for width in pruned))
+    if explanation.zeros:
+        out.print("\nzeros that pruning put into weights", zeros_table(explanation.zeros), sep="\n")
     if explanation.decisions.layers:
         out.print("\nwhat quantisation decided", style="bold")
         out.print(_decisions(explanation.decisions))

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 
 from ..report.quantities import bytes_text
 
 if TYPE_CHECKING:
     from ..program import Program
+    from ..report.pruned import LayerZeros
 
 _MOST_LISTED = 20
 _PLAIN_WIDTH = 1000  # of output that goes to a file or another program: wide enough not to cut lines
@@ -32,6 +34,19 @@ def print_sizes(out: Console, original: Program, program: Program, output: Path)
     out.print(bytes_text(output.stat().st_size), end=", ")
     before, after = (sum(c.nbytes for c in p.constants.values()) for p in (original, program))
     out.print(f"constants {bytes_text(before)} -> {bytes_text(after)}")
+
+
+def zeros_table(layers: Sequence[LayerZeros]) -> Table:
+    """Zeros in weights, one line a layer."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("layer", "weight"):
+        table.add_column(column, no_wrap=True)
+    for column in ("left", "of", "zeros"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in layers:
+        shape = " x ".join(map(str, each.shape))
+        table.add_row(each.name, shape, str(each.left), str(each.weights), f"{each.share:.1%}")
+    return table
 
 
 def print_first(out: Console, lines: Sequence[str], style: str | None = None) -> None:

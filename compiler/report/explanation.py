@@ -12,7 +12,7 @@ from ..errors import InvalidInput
 from ..runtime import Artifact
 from .decisions import Decisions
 from .probe import Peaks, measure_peaks
-from .pruned import SENSITIVITY, WIDTHS, Errors, GroupWidth, final_widths
+from .pruned import SENSITIVITY, WIDTHS, ZEROS, Errors, GroupWidth, LayerZeros, final_widths, final_zeros
 from .timing import Timing, measure
 
 _FEWEST_RUNS = 3
@@ -104,6 +104,7 @@ class PassOutcome:
     skipped: tuple[tuple[str, int], ...]
     decisions: Decisions = NONE_MADE
     widths: tuple[GroupWidth, ...] = ()
+    zeros: tuple[LayerZeros, ...] = ()
     sensitivity: tuple[Errors, ...] = ()
 
 
@@ -142,6 +143,11 @@ class Explanation:
     def widths(self) -> tuple[GroupWidth, ...]:
         """What is left of each group of units, where the model was pruned, and the axes that stayed whole."""
         return final_widths(width for outcome in self.passes for width in outcome.widths)
+
+    @property
+    def zeros(self) -> tuple[LayerZeros, ...]:
+        """The layers whose weights got zeros in a pattern."""
+        return final_zeros(zeros for outcome in self.passes for zeros in outcome.zeros)
 
     @property
     def sensitivity(self) -> tuple[Errors, ...]:
@@ -204,7 +210,8 @@ def _outcome(record: dict[str, Any]) -> PassOutcome:
         float(record.get("seconds", 0.0)),
         tuple(map(str, record.get("rewrites", []))),
         tuple(skipped.most_common()),
-        Decisions.from_json(rows if name not in (WIDTHS, SENSITIVITY) else []),
+        Decisions.from_json(rows if name not in (WIDTHS, ZEROS, SENSITIVITY) else []),
         tuple(map(GroupWidth.from_json, rows if name == WIDTHS else [])),
+        tuple(map(LayerZeros.from_json, rows if name == ZEROS else [])),
         tuple(map(Errors.from_json, rows if name == SENSITIVITY else [])),
     )

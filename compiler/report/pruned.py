@@ -9,6 +9,8 @@ from typing import Any
 
 WIDTHS = "remove-units"
 """The pass whose decisions are widths of groups."""
+ZEROS = "zero-weights"
+"""The pass whose decisions are zeros in weights."""
 SENSITIVITY = "sensitivity"
 """The name of the record whose decisions are errors of groups."""
 
@@ -55,6 +57,39 @@ def final_widths(steps: Iterable[GroupWidth]) -> tuple[GroupWidth, ...]:
         first = found.get(width.name)
         found[width.name] = width if first is None else replace(width, units=first.units)
     return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class LayerZeros:
+    """A layer whose weight, of that shape, got zeros in a pattern: `left` of its `weights` numbers are not zero."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    left: int
+
+    @property
+    def share(self) -> float:
+        """The part of the weight that is zero."""
+        return 1 - self.left / self.weights
+
+    def text(self) -> str:
+        """`conv2d: 8 of 16 weights left`."""
+        return f"{self.name}: {self.left} of {self.weights} weights left"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes an equal one."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> LayerZeros:
+        """What `to_json` described."""
+        return LayerZeros(**{**document, "shape": tuple(document["shape"])})
+
+
+def final_zeros(steps: Iterable[LayerZeros]) -> tuple[LayerZeros, ...]:
+    """The layers of one or several steps as they are after the last."""
+    return tuple({zeros.name: zeros for zeros in steps}.values())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import InvalidInput
 from ...program import Program
+from ...report.pruned import LayerZeros
 from ...rewriter import Accuracy, Pass, Rewriter
 
 
@@ -61,7 +62,9 @@ class ZeroWeights(Pass):
                 continue
             rw.burn()
             rw.set_constant(nodes[name], weight)
-            rw.log.append(f"{layer}: {int((weight != 0).sum())} of {weight.numel()} weights left")
+            left = LayerZeros(layer, tuple(weight.shape), weight.numel(), int((weight != 0).sum()))
+            rw.log.append(left.text())
+            rw.decisions.append(left.to_json())
 
 
 def pack_mask(mask: Tensor) -> str:
