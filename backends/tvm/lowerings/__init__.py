@@ -23,6 +23,7 @@ from . import (
     reduction,
     resizing,
     sorting,
+    sparse_weights,
     tvm_operators,
     view_ops,
     weights,
@@ -49,4 +50,5 @@ RULES: dict[Any, OpRule] = {
     **sorting.RULES,
     **pointwise.RULES,
     **weights.RULES,
+    **sparse_weights.RULES,
 }

@@ -14,6 +14,7 @@ from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape
 from ..kernels.conv_transpose import ConvTranspose
 from ..kernels.depthwise import DepthwiseConv
+from ..kernels.sparse_conv import SparseConv
 from ..kernels.winograd import WinogradConv, profitable
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -39,11 +40,11 @@ def conv(node: Node, cx: Lowering) -> None:
     target = channels_last_output(cx, node, channels_last)
     added = None if residual is None else dense_channels(cx, cx.view(residual), channels_last)
     shape = conv_shape(source, target, added, kernel_weight, stride, padding, dilation, groups, activation)
-    kernel, packed = _kernel(cx, shape, weight)
+    kernel, packed = _kernel(cx, shape, weight, kernel_weight)
     memory = [] if added is None else [added]
     if isinstance(kernel, WinogradConv):
         memory.append(cx.temporary((kernel.scratch_elements,)))
-    cx.call(kernel, source, packed, _bias(cx, bias, shape.oc), *memory, target)
+    cx.call(kernel, source, *packed, _bias(cx, bias, shape.oc), *memory, target)
     restore_order(cx, node, target, channels_last)
 
 
@@ -110,24 +111,32 @@ def conv_transpose(node: Node, cx: Lowering) -> None:
     restore_order(cx, node, target, channels_last)
 
 
-def _kernel(cx: Lowering, shape: ConvShape, weight: Node) -> tuple[Kernel, View]:
-    """The kernel that suits the shape, and its weight operand."""
+def _kernel(cx: Lowering, shape: ConvShape, weight: Node, tensor: torch.Tensor) -> tuple[Kernel, tuple[View, ...]]:
+    """The kernel that suits the shape, and its weight operands."""
 
     def pack(kernel: DepthwiseConv | DirectConv | WinogradConv) -> View:
         return packed_weight(cx, weight, lambda tensor: kernel.pack(four_dims(tensor)))
 
+    if weight.target is fxpress.unpack_blocks.default and shape.groups == 1:
+        return sparse_kernel(cx, shape, four_dims(tensor))
     if shape.groups == shape.ic == shape.oc:
         depthwise = DepthwiseConv.choose(shape, cx.target)
-        return depthwise, pack(depthwise)
+        return depthwise, (pack(depthwise),)
     if profitable(shape, cx.target):
         winograd = WinogradConv.choose(shape, cx.target)
         packed, transform = pack(winograd), winograd.transform()
         if transform is not None:
             plain, packed = packed, cx.derived((transform.elements,))
             cx.prepare(transform, plain, packed)
-        return winograd, packed
+        return winograd, (packed,)
     direct = DirectConv.choose(shape, cx.target)
-    return direct, pack(direct)
+    return direct, (pack(direct),)
+
+
+def sparse_kernel(cx: Lowering, shape: ConvShape, weight: torch.Tensor) -> tuple[SparseConv, tuple[View, ...]]:
+    """The kernel for a weight [oc, ic, kh, kw] stored in blocks, and its operands."""
+    kernel = SparseConv.choose_sparse(shape, weight, cx.target)
+    return kernel, tuple(map(cx.constant, kernel.pack_sparse(weight)))
 
 
 def _bias(cx: Lowering, bias: Node | None, oc: int) -> View:

@@ -10,12 +10,17 @@ import torch
 from torch.fx import Node
 
 from ....cpu import CpuTarget
+from ..kernels.base import Kernel
+from ..kernels.conv_shape import rows_as_pixels
 from ..kernels.dot import Dot
 from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
+from ..kernels.masked_linear import MOST_ROWS, MaskedLinear
+from ..kernels.sparse_conv import SparseConv
 from ..lowering import Lowering, OpRule
 from ..views import View
-from .weights import check_weight, packed_weight
+from .convolution import sparse_kernel
+from .weights import check_weight, packed_weight, weight_tensor
 
 fxpress = torch.ops.fxpress
 
@@ -39,9 +44,10 @@ def linear(node: Node, cx: Lowering) -> None:
         bias=bias is not None,
         activation=activation,
     )
-    kernel = linear_kernel(shape, cx.target)
-    operands = [source, packed_weight(cx, weight, kernel.pack)]
-    operands += [cx.contiguous(bias)] if bias is not None else []
+    kernel, packed = _kernel(cx, shape, weight)
+    operands = [source, *packed]
+    if bias is not None or isinstance(kernel, SparseConv):
+        operands.append(cx.constant(torch.zeros(n)) if bias is None else cx.contiguous(bias))
     operands += [added] if added is not None else []
     cx.call(kernel, *operands, computed)
     if computed is not target:
@@ -70,6 +76,17 @@ def even_rows(cx: Lowering, source: View, target: View, added: View | None) -> t
     if split is None:  # the output lies in pieces of another value
         return source, replace(cx.temporary(target.shape, target.dtype), biased=target.biased), added, 0
     return source, target, added, split
+
+
+def _kernel(cx: Lowering, shape: LinearShape, weight: Node) -> tuple[Kernel, tuple[View, ...]]:
+    """The kernel for a layer, and its weight operands."""
+    if weight.target is fxpress.unpack_blocks.default:
+        return sparse_kernel(cx, rows_as_pixels(shape, shape.x), weight_tensor(cx, weight)[:, :, None, None])
+    if weight.target is fxpress.unpack_masked.default and 0 < shape.m <= MOST_ROWS:
+        masked = MaskedLinear.choose_masked(shape, cx.target)
+        return masked, tuple(map(cx.constant, masked.pack_sparse(weight_tensor(cx, weight))))
+    dense = linear_kernel(shape, cx.target)
+    return dense, (packed_weight(cx, weight, dense.pack),)
 
 
 def linear_kernel(shape: LinearShape, target: CpuTarget) -> Linear | Dot:

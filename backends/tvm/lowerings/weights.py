@@ -1,4 +1,7 @@
-"""Weights that are packed when the model is compiled: constants, or codebooks that are expanded at load."""
+"""Weights that are packed when the model is compiled: constants, or codebooks and weights without their zeros.
+
+The latter are expanded at load where the kernel does not read them as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from ....cpu import CpuTarget
 from ..kernels.codebook import VALUES, ExpandCodebook
 from ..lowering import Lowering, OpRule
 from ..views import View
+from .sparse_weights import expanded, is_known, known_weight
 
 fxpress = torch.ops.fxpress
 
@@ -21,7 +25,7 @@ LAYERS = (fxpress.conv.default, fxpress.conv_transpose.default, fxpress.linear.d
 def check_weight(node: Node, target: CpuTarget) -> str | None:
     """Why the weight of `node`, its second operand, cannot be packed; None when it can."""
     weight = node.args[1]
-    if not isinstance(weight, Node) or (weight.op != "get_attr" and weight.target is not fxpress.codebook.default):
+    if not is_known(weight) and (not isinstance(weight, Node) or weight.target is not fxpress.codebook.default):
         return "its weight must be a constant"
     if weight.meta["val"].dtype != torch.float32:
         return f"its weight must be float32, not {weight.meta['val'].dtype}"
@@ -30,37 +34,39 @@ def check_weight(node: Node, target: CpuTarget) -> str | None:
 
 def weight_tensor(cx: Lowering, node: Node) -> torch.Tensor:
     """The float32 tensor of a weight that `check_weight` lets pass."""
-    tensor = cx.constant_tensor(node)
-    if tensor is None:
-        indices, values = _parts(cx, node)
-        tensor = values[indices.to(torch.int64)]
-    return tensor
+    if is_known(node):
+        return known_weight(node)
+    indices, values = _parts(cx, node)
+    return values[indices.to(torch.int64)]
 
 
 def packed_weight(cx: Lowering, node: Node, pack: Callable[[torch.Tensor], torch.Tensor]) -> View:
     """The memory of a packed weight. `pack` only moves elements, and adds zeros.
 
-    A codebook's indices are stored packed, and expanded at load: all but those of 256 values none of which is 0.
+    A codebook's indices are stored packed, and expanded at load: all but those of 256 values none of which is 0. So is
+    what is not zero of a weight that is stored without its zeros.
     """
     if cx.constant_tensor(node) is not None:
         return cx.constant(pack(weight_tensor(cx, node)))
+    if is_known(node):
+        return expanded(cx, pack(weight_tensor(cx, node)))
     indices, values = _zero_first(*_parts(cx, node))
     if len(values) > VALUES:
         return cx.constant(pack(weight_tensor(cx, node)))
-    return _expanded(cx, pack(indices.to(torch.float32)).to(torch.uint8), values)
+    return _looked_up(cx, pack(indices.to(torch.float32)).to(torch.uint8), values)
 
 
 def codebook(node: Node, cx: Lowering) -> None:
     """Layers pack the codebooks that are their weights themselves; for all else one is expanded as it is."""
     if not all(user.target in LAYERS and user.all_input_nodes.count(node) == 1 for user in node.users):
-        cx.alias(node, _expanded(cx, *_parts(cx, node)))
+        cx.alias(node, _looked_up(cx, *_parts(cx, node)))
 
 
-def _expanded(cx: Lowering, indices: torch.Tensor, values: torch.Tensor) -> View:
+def _looked_up(cx: Lowering, indices: torch.Tensor, values: torch.Tensor) -> View:
     table = torch.nn.functional.pad(values, (0, VALUES - len(values)))
-    expanded = cx.derived(tuple(indices.shape))
-    cx.prepare(ExpandCodebook(indices.numel()), cx.constant(indices), cx.constant(table), expanded)
-    return expanded
+    memory = cx.derived(tuple(indices.shape))
+    cx.prepare(ExpandCodebook(indices.numel()), cx.constant(indices), cx.constant(table), memory)
+    return memory
 
 
 def _parts(cx: Lowering, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
