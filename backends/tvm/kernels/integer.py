@@ -69,7 +69,8 @@ class DotProduct:
         """The same, in the way that suits these weights, packed in steps: those of 7 bits are always narrow."""
         pairs = packed.reshape(-1, 2).to(torch.int16)
         sums = torch.cat([pairs.clamp(min=0).sum(1), -pairs.clamp(max=0).sum(1)])
-        return self if self.extension else replace(self, narrow=255 * int(sums.max()) < 2**15)
+        largest = int(sums.max()) if len(sums) else 0
+        return self if self.extension else replace(self, narrow=255 * largest < 2**15)
 
     def extensions(self) -> frozenset[str]:
         """The target's extensions that this needs."""

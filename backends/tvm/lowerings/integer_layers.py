@@ -14,8 +14,10 @@ from ....cpu import CpuTarget
 from ....ops.requantization import multiplier_of, shift_of
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
-from ..kernels.integer_conv import IntegerConv
+from ..kernels.integer_conv import IntegerConv, IntegerTiledConv
 from ..kernels.integer_depthwise import IntegerDepthwise
+from ..kernels.integer_sparse_conv import IntegerSparseConv
+from ..kernels.integer_window_conv import IntegerWindowConv, Window
 from ..kernels.requantization import Numbers, Requantization
 from ..lowering import Lowering, OpRule
 from ..placement import BIAS
@@ -24,6 +26,7 @@ from .convolution import conv_shape
 from .images import channels_last_input, channels_last_output, dense_channels, four_dims, restore_order
 from .linear import even_rows, rows
 from .quantized_checks import check_numbers
+from .sparse_weights import expanded, is_known, known_weight
 
 fxpress = torch.ops.fxpress
 
@@ -32,9 +35,10 @@ _CONSTANTS = {"weight": torch.int8, "bias": torch.int32, "weight_scale": torch.f
 
 @dataclass(frozen=True)
 class _Layer:
-    """The constants of a quantised layer, and how its sums become results."""
+    """The constants of a quantised layer, the op that unpacks its weight (or None), and how sums become results."""
 
     weight: torch.Tensor
+    stored: Any
     bias: torch.Tensor
     numbers: Numbers
     results: Requantization
@@ -93,18 +97,38 @@ def _call(
     cx: Lowering, layer: _Layer, shape: ConvShape, weight: torch.Tensor, x: View, residual: View | None, y: View
 ) -> None:
     bias, (factor, *numbers) = shifted_bias(layer.bias, weight), layer.results.pack(layer.numbers)
-    kernel: IntegerConv | IntegerDepthwise
+    kernel: IntegerTiledConv | IntegerDepthwise
     if shape.groups == shape.ic == shape.oc:
         kernel = depthwise = IntegerDepthwise.choose(shape, layer.results, cx.target)
         packed = depthwise.pack(weight)
-        kernel = depthwise.for_weights(packed)
+        kernel, parts = depthwise.for_weights(packed), [_stored(cx, layer, packed)]
         bias, factor = depthwise.spread(bias, sums=True), depthwise.spread(factor, sums=False)
     else:
-        direct = IntegerConv.choose(shape, layer.results, cx.target)
-        packed = direct.pack(weight)
-        kernel = direct.for_weights(packed)
-    constants = [packed, bias, factor, *numbers]
-    cx.call(kernel, x, *map(cx.constant, constants), *([] if residual is None else [residual]), y)
+        kernel, parts = _kernel(cx, layer, shape, weight)
+    constants = [cx.constant(x) for x in (bias, factor, *numbers)]
+    cx.call(kernel, x, *parts, *constants, *([] if residual is None else [residual]), y)
+
+
+def _kernel(cx: Lowering, layer: _Layer, shape: ConvShape, weight: torch.Tensor) -> tuple[IntegerTiledConv, list[View]]:
+    """The kernel that suits how the weight is stored, and its weight operands."""
+    if layer.stored is fxpress.unpack_blocks.default and shape.groups == 1:
+        sparse = IntegerSparseConv.choose(shape, layer.results, cx.target, weight)
+        parts = sparse.pack_sparse(weight)
+        return sparse.for_weights(parts[0]), list(map(cx.constant, parts))
+    direct = IntegerConv.choose(shape, layer.results, cx.target)
+    packed = direct.pack(weight)
+    if layer.stored is fxpress.unpack_masked.default and shape.groups == 1:
+        window = Window.find(direct.laid_out(weight))
+        if window is not None and window.pays(shape.pixels, direct.product):
+            windows = IntegerWindowConv.choose(shape, layer.results, cx.target, window)
+            values, fields = windows.pack_windows(weight)
+            return windows.for_weights(values), [cx.constant(values), cx.constant(fields)]
+    return direct.for_weights(packed), [_stored(cx, layer, packed)]
+
+
+def _stored(cx: Lowering, layer: _Layer, packed: torch.Tensor) -> View:
+    """The memory of a packed weight, which only dense kernels read whole."""
+    return cx.constant(packed) if layer.stored is None else expanded(cx, packed)
 
 
 def _residual(cx: Lowering, residual: Node | None, layer: _Layer) -> View | None:
@@ -114,11 +138,12 @@ def _residual(cx: Lowering, residual: Node | None, layer: _Layer) -> View | None
 
 
 def _layer(node: Node, a: dict[str, Any]) -> _Layer:
-    weight, bias, scale = (_constant(node, a[name]) for name in _CONSTANTS)
+    weight, bias, scale = (known_weight(a[name]) for name in _CONSTANTS)
+    stored = a["weight"].target if a["weight"].op == "call_function" else None
     factor, residual = scale.to(torch.float64) * a["x_scale"], a["residual"] is not None
     if "mode" not in a:
         how = Requantization(mode="float", channels=factor.numel(), residual=residual, activation=a["activation"])
-        return _Layer(weight, bias, Numbers(factor), how)
+        return _Layer(weight, stored, bias, Numbers(factor), how)
     numbers = Numbers(
         factor / a["y_scale"],
         a["y_zero"],
@@ -127,20 +152,13 @@ def _layer(node: Node, a: dict[str, Any]) -> _Layer:
         a["residual_scale"] / a["y_scale"] if residual else None,
         a["residual_zero"],
     )
-    return _Layer(weight, bias, numbers, Requantization.choose(a["mode"], numbers, _largest_sum(weight, bias)))
+    return _Layer(weight, stored, bias, numbers, Requantization.choose(a["mode"], numbers, _largest_sum(weight, bias)))
 
 
 def _largest_sum(weight: torch.Tensor, bias: torch.Tensor) -> int:
     """How far from 0 the sum of a channel can be, its bias included, for any input."""
     reach = 128 * weight.to(torch.int16).abs().flatten(1).sum(1, dtype=torch.int64) + bias.to(torch.int64).abs()
     return int(reach.max())
-
-
-def _constant(user: Node, node: Node) -> torch.Tensor:
-    value: Any = user.graph.owning_module
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value.detach()  # type: ignore[no-any-return]
 
 
 def check(node: Node, target: CpuTarget) -> str | None:
@@ -150,7 +168,7 @@ def check(node: Node, target: CpuTarget) -> str | None:
         return f"its input must be int8, not {a['x'].meta['val'].dtype}"
     for name, dtype in _CONSTANTS.items():
         value = a[name]
-        if not isinstance(value, Node) or value.op != "get_attr":
+        if not is_known(value):
             return f"its {name} must be a constant"
         if value.meta["val"].dtype != dtype:
             return f"its {name} must be {dtype}, not {value.meta['val'].dtype}"

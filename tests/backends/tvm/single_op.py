@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fxpress
@@ -16,6 +17,17 @@ INPUTS = ("x", "residual", "a", "b", "indices")
 Case = tuple[Any, dict[str, Any]]  # an op and its arguments by name
 
 
+@dataclass(frozen=True)
+class Computed:
+    """An argument that an op computes from constants."""
+
+    op: Any
+    arguments: tuple[Any, ...]
+
+    def value(self) -> Any:
+        return self.op(*self.arguments)
+
+
 def program_of(cases: Sequence[Case], inputs: Sequence[str] = INPUTS) -> Program:
     """The Program of these calls; arguments named in `inputs` are its inputs, other tensors constants."""
     given = _inputs(cases, inputs)
@@ -25,11 +37,7 @@ def program_of(cases: Sequence[Case], inputs: Sequence[str] = INPUTS) -> Program
     results = []
     for number, (op, arguments) in enumerate(cases):
         operands = {
-            name: nodes[number, name]
-            if (number, name) in nodes
-            else rw.constant(name, value)
-            if isinstance(value, torch.Tensor)
-            else value
+            name: nodes[number, name] if (number, name) in nodes else _operand(rw, program, name, value)
             for name, value in arguments.items()
         }
         schema = op._schema.arguments
@@ -37,6 +45,15 @@ def program_of(cases: Sequence[Case], inputs: Sequence[str] = INPUTS) -> Program
     rw.output(*results)
     rw.finish()
     return program
+
+
+def _operand(rw: Rewriter, program: Program, name: str, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return rw.constant(name, value)
+    if isinstance(value, Computed):
+        operands = [_operand(rw, program, name, part) for part in value.arguments]
+        return rw.call(value.op, *operands, at=program.output_node)
+    return value
 
 
 def single_op(op: Any, arguments: dict[str, Any], inputs: Sequence[str] = INPUTS) -> Program:
@@ -55,7 +72,8 @@ def check_all(cases: Sequence[Case], target: str = "cpu") -> Any:
     results = artifact.run_flat(*_inputs(cases, INPUTS).values())
     for number, ((op, arguments), result) in enumerate(zip(cases, results, strict=True)):
         found = torch.from_numpy(np.asarray(result))
-        expected = op(*(arguments[argument.name] for argument in op._schema.arguments))
+        values = [arguments[argument.name] for argument in op._schema.arguments]
+        expected = op(*(value.value() if isinstance(value, Computed) else value for value in values))
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         assert torch.equal(found, expected), f"case {number} differs: {arguments}"
     return artifact
