@@ -1,0 +1,114 @@
+"""Points that nothing beats, the best within limits, the volume they dominate, files."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from fxpress.errors import InvalidInput
+from fxpress.search.footprint import Footprint
+from fxpress.search.frontier import Frontier, Point, volume
+from fxpress.search.objectives import objectives_of
+from fxpress.search.quality import Quality
+from hypothesis import given
+from hypothesis import strategies as st
+
+WANTED = objectives_of(("quality", "latency", "size"))
+
+
+def point(number, quality, latency, size):
+    footprint = Footprint(size, latency, latency, 0.0, 10, 10, 1 / latency)
+    steps = [("prune", {"ratio": number / 10})] if number else []
+    return Point(number, dict(steps), steps, None, Quality(quality, quality, quality), footprint, footprint)
+
+
+ORIGINAL = point(0, 0.9, 8.0, 100)
+TRIED = [
+    point(1, 0.89, 4.0, 50),
+    point(2, 0.80, 2.0, 20),
+    point(3, 0.79, 3.0, 30),  # beaten by 2
+    point(4, 0.90, 8.0, 101),  # beaten by the original
+    Point(5, {}, [], refused="size would be over the limit"),
+]
+FRONTIER = Frontier(ORIGINAL, TRIED, WANTED)
+
+numbers = st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=1, max_size=7)
+
+
+def test_points_are_those_that_none_beats():
+    assert [p.number for p in FRONTIER] == [0, 1, 2]
+
+
+@given(numbers)
+def test_points_are_the_pareto_set(costs):
+    tried = [point(n, -q, x, y) for n, (q, x, y) in enumerate(costs, 1)]
+    frontier = Frontier(point(0, -7, 7, 7), tried, WANTED)
+    found = {(-p.quality.value, p.footprint.latency, p.footprint.size) for p in frontier}
+    expected = {a for a in costs if not any(all(u <= v for u, v in zip(b, a, strict=True)) and b != a for b in costs)}
+    assert found == expected
+
+
+@given(numbers)
+def test_volume_counts_the_cells_of_boxes(corners):
+    cells = itertools.product(range(6), repeat=3)
+    covered = sum(any(all(c < h for c, h in zip(cell, corner, strict=True)) for corner in corners) for cell in cells)
+    assert volume(corners) == pytest.approx(covered)
+
+
+def test_hypervolume_grows_with_points():
+    fewer = Frontier(ORIGINAL, TRIED[:1], WANTED)
+    assert 0 < fewer.hypervolume() < FRONTIER.hypervolume() < 1
+    assert Frontier(ORIGINAL, [], WANTED).hypervolume() == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "number"),
+    [
+        ({}, 0),
+        ({"max_quality_drop": 0.02}, 1),
+        ({"max_quality_drop": 0.2}, 2),
+        ({"max_quality_drop": 0.0}, 0),
+        ({"max_latency": 4.0}, 1),
+        ({"max_size": 49}, 2),
+        ({"max_size": 60, "max_latency": 5.0, "max_quality_drop": 0.5}, 2),
+    ],
+)
+def test_best(limits, number):
+    assert FRONTIER.best(**limits).number == number
+
+
+def test_limits_that_nothing_is_within_name_the_nearest():
+    message = r"the nearest is number 2 \(prune\(ratio=0.2\)\): quality 0.8, latency 2.00 s, size 20 B"
+    with pytest.raises(InvalidInput, match=message):
+        FRONTIER.best(max_size=10)
+
+
+def test_a_saved_frontier_is_the_same(tmp_path):
+    FRONTIER.save(tmp_path)
+    again = Frontier.load_from(tmp_path)
+    assert again.text() == FRONTIER.text()
+    assert [p.to_json() for p in again.tried] == [p.to_json() for p in FRONTIER.tried]
+
+
+def test_a_folder_without_one_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match=r"^folder must hold a saved Frontier"):
+        Frontier.load_from(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("quality",), "must be 'quality' and at least one"),
+        (("latency", "size"), "must be 'quality' and at least one"),
+        (("quality", "speed"), r"must be among .* not \['speed'\]"),
+        ("quality", "must be names in a list"),
+    ],
+)
+def test_objectives_that_are_none(names, message):
+    with pytest.raises(InvalidInput, match=message):
+        objectives_of(names)
+
+
+def test_a_refused_point_has_no_artifact():
+    with pytest.raises(InvalidInput, match="number 5 was refused: size would be over"):
+        FRONTIER.load(TRIED[-1])
