@@ -33,7 +33,7 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
     out.print("", _passes(explanation), sep="\n")
     if pruned := [width for width in explanation.widths if not width.why]:
         out.print("\nwhat pruning left", style="bold")
-        out.print("\n".join(f"  {width.text()}" for width in pruned))
+        out.print("\n".join(f"  {line}" for line in (*explanation.promises, *(width.text() for width in pruned))))
     if explanation.zeros:
         out.print("\nzeros that pruning put into weights", zeros_table(explanation.zeros), sep="\n")
     if explanation.decisions.layers:

@@ -12,7 +12,7 @@ from ..errors import InvalidInput
 from ..runtime import Artifact
 from .decisions import Decisions
 from .probe import Peaks, measure_peaks
-from .pruned import SENSITIVITY, WIDTHS, ZEROS, Errors, GroupWidth, LayerZeros, final_widths, final_zeros
+from .pruned import PROMISED, SENSITIVITY, WIDTHS, ZEROS, Errors, GroupWidth, LayerZeros, final_widths, final_zeros
 from .timing import Timing, measure
 
 _FEWEST_RUNS = 3
@@ -143,6 +143,12 @@ class Explanation:
     def widths(self) -> tuple[GroupWidth, ...]:
         """What is left of each group of units, where the model was pruned, and the axes that stayed whole."""
         return final_widths(width for outcome in self.passes for width in outcome.widths)
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """What pruning to a budget promised and measured, a line each."""
+        pruning = (outcome for outcome in self.passes if outcome.name == WIDTHS)
+        return tuple(line for outcome in pruning for line in outcome.rewrites if PROMISED in line)
 
     @property
     def zeros(self) -> tuple[LayerZeros, ...]:

@@ -11,6 +11,8 @@ WIDTHS = "remove-units"
 """The pass whose decisions are widths of groups."""
 ZEROS = "zero-weights"
 """The pass whose decisions are zeros in weights."""
+PROMISED = ": at most "
+"""What the line with a budget's promise has after the kind of the budget."""
 SENSITIVITY = "sensitivity"
 """The name of the record whose decisions are errors of groups."""
 

@@ -13,6 +13,7 @@ from ...kernel_times import KernelTimes
 from ...pass_manager import PassManager
 from ...program import Program
 from ...progress import Progress
+from ...report.pruned import PROMISED
 from ...target import Target
 from .budget_search import Search
 from .budgets import PruneBudget
@@ -87,7 +88,7 @@ def prune_to_budget(
         )
     costs = {"promised": limit, "measured": best.measured, "predicted": best.predicted, "unpruned": whole}
     told = ", ".join(f"{cost_text(budget.kind, each)} {name}" for name, each in costs.items())
-    note = f"{budget.kind}: at most {told}"
+    note = f"{budget.kind}{PROMISED}{told}"
     return RemoveUnits(removal(best.levels), held_notes(groups), promise=note)
 
 
