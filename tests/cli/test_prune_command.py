@@ -56,3 +56,17 @@ def test_what_does_not_fit_is_refused(fxpress_command: Command, model_file: Path
         assert result.exit_code == 1
         assert message in " ".join(result.output.split())
     assert not list(tmp_path.glob("*.program"))
+
+
+def test_a_recipe_is_written_and_replayed(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    first, second, recipe = tmp_path / "first.program", tmp_path / "second.program", tmp_path / "recipe.json"
+    result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", first, "--save-recipe", recipe)
+    assert result.exit_code == 0, result.output
+    result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", second, "--recipe", recipe)
+    assert result.exit_code == 0, result.output
+    assert "linear: 8 of 16 units left" in result.output
+    assert fxpress.Program.load(first).text() == fxpress.Program.load(second).text()
+    options = ("--recipe", recipe, "--importance", "l1")
+    result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", second, *options)
+    assert result.exit_code == 1
+    assert "importance must be left out with recipe, which says all that is chosen" in result.output
