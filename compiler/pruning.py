@@ -75,6 +75,10 @@ def prune(
     with TerminalProgress() if progress is None else contextlib.nullcontext(progress) as stage:
         stage("capture")
         program = as_program(model, args, kwargs)
+        if "quantized" in program.facts:
+            raise InvalidInput(
+                "model must be of floats, not quantised already; prune it first, then quantise what is left"
+            )
         instruments = [ReportProgress(stage)]
         program = PassManager("drop-dead-code", verify=verify, target=where, instruments=instruments).run(program)
         whole, removals = program, list[Removal]()

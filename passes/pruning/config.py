@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 from ...errors import InvalidInput
@@ -65,6 +66,8 @@ class PruneConfig:
     budget: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.ratios, Mapping):
+            raise InvalidInput(f"ratios must be a dict from scopes to ratios, not {self.ratios!r}")
         for name, ratio in (("ratio", self.goal), ("most", self.most), ("blocks", self.blocks), *self.ratios.items()):
             check_ratio(ratio, f"ratio of {name!r}" if name not in ("ratio", "most", "blocks") else name)
         for name, value, choices in (
@@ -153,12 +156,12 @@ class PruneConfig:
 
 def count_of(ratio: float, size: int) -> int:
     """Never all, nor more than asked for: the share that the ratio as written in decimals has, rounded down."""
-    return min(size - 1, math.floor(Fraction(repr(ratio)) * size + Fraction(1, 10**9)))
+    return min(size - 1, math.floor(Fraction(repr(float(ratio))) * size + Fraction(1, 10**9)))
 
 
 def check_ratio(ratio: Any, name: str) -> None:
     """Raise InvalidInput unless the ratio is a number of [0, 1)."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not (0 <= ratio < 1) or math.isnan(ratio):
+    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not (0 <= float(ratio) < 1):
         raise InvalidInput(f"{name} must be a number from 0 up to but not 1, not {ratio!r}")
 
 

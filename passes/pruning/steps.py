@@ -24,12 +24,12 @@ Scopes = Scope | Sequence[Scope]
 def removable_groups(program: Program, ignore: Scopes = (), only: Scopes = ()) -> Groups:
     """The dependency groups, those that scopes leave out among the blocked. Raises InvalidInput."""
     found = find_groups(program)
-    ignored = layers_to_keep(found, ignore) if ignore else set()
-    wanted = layers_to_prune(found, only, "only") if only else set()
+    ignored = layers_to_keep(found, ignore)
+    wanted = layers_to_prune(found, only, "only")
     kept, blocked = [], list(found.blocked)
     for group in found.removable:
         named = [layer for layer in group.layers if layer in ignored]
-        if named or (only and not wanted.intersection(group.layers)):
+        if named or (wanted and not wanted.intersection(group.layers)):
             reason = "named in ignore" if named else "not named in only"
             axis = group.constants[0]
             node = (named or group.layers or [axis.node])[0]
