@@ -16,6 +16,21 @@ from .target import Target
 KIB = 1024
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crossovers:
+    """How much of a weight may be left where its sparse kernel was measured to be as fast as the dense one.
+
+    Measured by benchmarks/sparse.py, with some room for noise. Blocks are of what one step of the kernel reads: one
+    input of so many outputs as a panel has, which are several vectors or one, `narrow`.
+    """
+
+    blocks: float
+    narrow_blocks: float
+    winograd_blocks: float  # where the dense kernel is Winograd's, which multiplies less
+    masked: float  # of the elements, for a few rows and a weight that comes from memory
+    masked_cached: float  # the same for a weight that fits into the second caches
+
+
 @dataclass(frozen=True)
 class Isa:
     """A CPU instruction-set level: what kernels may emit and what a machine must have to run it.
@@ -28,16 +43,20 @@ class Isa:
     registers: int
     mcpu: str
     features: frozenset[str]  # names as /proc/cpuinfo spells them
+    crossovers: Crossovers
 
 
 _AVX2 = frozenset({"avx", "avx2", "fma", "f16c", "bmi1", "bmi2"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
+_AVX2_CROSSOVERS = Crossovers(blocks=0.8, narrow_blocks=0.6, winograd_blocks=0.25, masked=0.6, masked_cached=0.0)
+_AVX512_CROSSOVERS = Crossovers(blocks=0.8, narrow_blocks=0.6, winograd_blocks=0.25, masked=0.6, masked_cached=0.0)
+
 ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
-        Isa("avx2", 8, 16, "x86-64-v3", _AVX2),
-        Isa("avx512", 16, 32, "x86-64-v4", _AVX512),
+        Isa("avx2", 8, 16, "x86-64-v3", _AVX2, _AVX2_CROSSOVERS),
+        Isa("avx512", 16, 32, "x86-64-v4", _AVX512, _AVX512_CROSSOVERS),
     )
 }
 
@@ -67,6 +86,7 @@ EXTENSIONS: dict[str, Extension] = {
         Extension("avxvnni", "avx2", "avx_vnni", "+avxvnni"),  # dot products of four 8-bit integers, 256-bit vectors
         Extension("vnni", "avx512", "avx512_vnni", "+avx512vnni"),  # the same in 512-bit vectors
         Extension("vbmi", "avx512", "avx512vbmi", "+avx512vbmi"),  # permutations of bytes
+        Extension("vbmi2", "avx512", "avx512_vbmi2", "+avx512vbmi2"),  # bytes put where a mask has bits
         # Dot products of two bfloat16. Zen 4 does as many of them as float multiply-adds; Intel's cores a quarter (0.74
         # ns against 0.18 ns, model 207), so that floats are twice as fast there.
         Extension("bf16", "avx512", "avx512_bf16", "+avx512bf16", frozenset({"AuthenticAMD"})),

@@ -101,7 +101,7 @@ def quantize(
         _refuse_quantized(program)
         instruments = [ReportProgress(stage)]
         # layers of attention stay apart: query, key and value have scales of their own
-        pipeline = ("default{merge=false}", *integers.prepare)
+        pipeline = ("default{merge=false,pack=false}", *integers.prepare)
         fused = PassManager(pipeline, verify=verify, target=where, instruments=instruments).run(program)
         cleanup: tuple[Pass | str, ...] = ("fold-constants", "merge-duplicates", "drop-dead-code")
         if chosen.float_dtype != "float32":

@@ -48,6 +48,7 @@ PASSES: dict[str, str] = {
     "normalize-linear": "fxpress.passes.canonicalize.normalize_linear:normalize_linear",
     "normalize-pool": "fxpress.passes.canonicalize.normalize_pool:normalize_pool",
     "normalize-resize": "fxpress.passes.canonicalize.normalize_resize:normalize_resize",
+    "pack-sparse": "fxpress.passes.pruning.pack_sparse:PackSparse",
     "pad-into-avg-pool": "fxpress.passes.fusion.pad_into_conv:pad_into_avg_pool",
     "pad-into-conv": "fxpress.passes.fusion.pad_into_conv:pad_into_conv",
     "pad-into-max-pool": "fxpress.passes.fusion.pad_into_conv:pad_into_max_pool",

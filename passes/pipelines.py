@@ -90,14 +90,20 @@ CLEAN = ("fold-constants", "merge-duplicates", "drop-dead-code")
 """What the passes before leave behind."""
 
 
-def default(level: int = 2, merge: bool = True) -> str:
+PACK = ("pack-sparse",)
+"""Weights as kernels read them. Last: no pass sees into what it makes."""
+
+
+def default(level: int = 2, merge: bool = True, pack: bool = True) -> str:
     """What `fxpress.compile` runs. Level 0 changes nothing, 1 canonicalizes, 2 also fuses and assigns layouts.
 
-    Without `merge` linear layers that share an input stay apart, for what treats their results differently.
+    Without `merge` linear layers that share an input stay apart, for what treats their results differently. Without
+    `pack` all weights stay plain constants, for what changes them.
     """
     if level == 0:
         return ""
     merging = MERGE if merge else ()
     fusing = (ATTENTION, merging, FUSE, LAYOUT, ADOPT) if level >= 2 else (BATCH_NORM,)
-    stages = (IMPORT, SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *fusing, CLEAN)
+    packing = PACK if pack and level >= 2 else ()
+    stages = (IMPORT, SIMPLIFY, RECOGNIZE, NORMALIZE, VIEWS, *fusing, CLEAN, packing)
     return ",".join(name for stage in stages for name in stage)

@@ -56,6 +56,14 @@ def weight_matrix(weight: Tensor) -> Tensor:
     return weight.movedim(1, -1).flatten(1)
 
 
+def block_density(weight: Tensor, r: int, c: int = 1) -> float:
+    """The share of the blocks of r outputs x c inputs of one tap of the kernel that are not all zero."""
+    held = weight.ne(0).movedim(1, -1)
+    steps = F.pad(held, (0, -held.shape[-1] % c)).unflatten(-1, (-1, c)).any(-1).flatten(1)  # type: ignore[no-untyped-call]
+    panels = F.pad(steps, (0, 0, 0, -len(steps) % r)).reshape(-1, r, steps.shape[1])
+    return float(panels.any(1).double().mean())
+
+
 def pack_blocks(weight: Tensor, r: int, c: int) -> tuple[Tensor, Tensor, Tensor]:
     """The values, columns and pointers of the r x c blocks of `weight` that are not all zero."""
     matrix = weight_matrix(weight)

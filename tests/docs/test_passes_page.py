@@ -14,7 +14,7 @@ from fxpress.rewriter import Pass, RulePass
 PAGE = Path(__file__).parents[2] / "docs" / "passes.md"
 STAGES = (
     "IMPORT", "SIMPLIFY", "RECOGNIZE", "NORMALIZE", "VIEWS", "ATTENTION", "MERGE", "BATCH_NORM", "FUSE", "LAYOUT",
-    "ADOPT", "CLEAN",
+    "ADOPT", "CLEAN", "PACK",
 )  # fmt: skip
 
 

@@ -14,12 +14,13 @@ from typing import ClassVar, Self
 import torch
 
 from ....cpu import CpuTarget
+from ....ops.sparse import block_density
 from .base import Access, Expr, Registers
 from .conv_shape import ConvShape
 from .integer import STEP, DotProduct
 from .integer_conv import IntegerBody, IntegerTiledConv, integer_tile
 from .requantization import Requantization
-from .sparse_tiles import SparseSteps, SparseTiles, panel_density
+from .sparse_tiles import SparseSteps, SparseTiles
 from .tiled_conv import TileBody
 from .vmath import constant
 
@@ -37,7 +38,7 @@ class IntegerSparseConv(SparseTiles, IntegerTiledConv):
     def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget, weight: torch.Tensor) -> Self:
         """The kernel for a weight [oc, ic, kh, kw], whose zeros have a say in the tile."""
         shape = shape.flattened()
-        density = functools.cache(lambda width: panel_density(weight, width, STEP))
+        density = functools.cache(lambda width: block_density(weight, width, STEP))
         tile = integer_tile(shape, target, density)
         kernel = cls(shape, tile, results, DotProduct.choose(tile.lanes, target))
         return kernel.spread(density(kernel.width), target)

@@ -17,7 +17,6 @@ from .linear import Linear
 from .linear_shape import LinearShape
 from .vmath import constant, hold
 
-MOST_ROWS = 8  # their sums stay in registers beside what expands the weights
 _SUMS = 8  # vectors of sums that hide the latency of a multiply-add
 _VECTORS = 4  # of a panel: what a step costs besides is shared by so many
 _AHEAD = 1024  # values: how far before its use one is asked for, as far as memory is slow
@@ -38,7 +37,7 @@ class MaskedLinear(Linear):
 
     @classmethod
     def choose_masked(cls, shape: LinearShape, target: CpuTarget) -> Self:
-        """The kernel with its tile chosen for `target`; the shape has at most `MOST_ROWS` rows."""
+        """The kernel with its tile chosen for `target`; the sums of all rows must fit into the registers."""
         lanes = target.vector.lanes
         rows, vectors = shape.inner, min(_VECTORS, -(-shape.n // lanes))
         while vectors > 1 and rows * vectors > target.vector.registers // 2:

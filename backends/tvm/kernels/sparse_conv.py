@@ -11,11 +11,12 @@ import torch
 from tvm.tirx.script import builder as B
 
 from ....cpu import CpuTarget
+from ....ops.sparse import block_density
 from .base import Access, Expr, Registers
 from .conv import DirectBody, DirectConv
 from .conv_shape import ConvShape
 from .gemm import CHUNK, LONGEST, Chunks
-from .sparse_tiles import SparseSteps, SparseTiles, panel_density
+from .sparse_tiles import SparseSteps, SparseTiles
 from .tiled_conv import TileBody
 from .tiles import choose_conv_tile
 
@@ -30,7 +31,7 @@ class SparseConv(SparseTiles, DirectConv):
     def choose_sparse(cls, shape: ConvShape, weight: torch.Tensor, target: CpuTarget) -> Self:
         """The kernel for a weight [oc, ic, kh, kw], whose zeros have a say in the tile."""
         shape = shape.flattened()
-        density = functools.cache(functools.partial(panel_density, weight))
+        density = functools.cache(functools.partial(block_density, weight))
         kernel = cls(shape, choose_conv_tile(shape, target, share=density))
         return kernel.spread(density(kernel.width), target)
 

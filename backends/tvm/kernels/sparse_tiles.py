@@ -164,14 +164,6 @@ class _Slots(Registers):
         self._whole[self._first + slot] = value
 
 
-def panel_density(weight: torch.Tensor, width: int, step: int = 1) -> float:
-    """The share of the steps of the reduction that panels of `width` output channels have to make."""
-    whole = _whole_steps(weight, step)
-    held = whole.ne(0).reshape(len(whole), -1, step, *whole.shape[2:]).any(2).flatten(1)
-    padded = torch.nn.functional.pad(held, (0, 0, 0, -len(held) % width))
-    return float(padded.reshape(-1, width, held.shape[1]).any(1).double().mean())
-
-
 def _whole_steps(weight: torch.Tensor, step: int) -> torch.Tensor:
     """`weight` [oc, ic, kh, kw] with zeros up to a whole number of steps of input channels."""
     return torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % step))

@@ -10,12 +10,13 @@ import torch
 from torch.fx import Node
 
 from ....cpu import CpuTarget
+from ....sparsity import masked_pays
 from ..kernels.base import Kernel
 from ..kernels.conv_shape import rows_as_pixels
 from ..kernels.dot import Dot
 from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
-from ..kernels.masked_linear import MOST_ROWS, MaskedLinear
+from ..kernels.masked_linear import MaskedLinear
 from ..kernels.sparse_conv import SparseConv
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -82,9 +83,11 @@ def _kernel(cx: Lowering, shape: LinearShape, weight: Node) -> tuple[Kernel, tup
     """The kernel for a layer, and its weight operands."""
     if weight.target is fxpress.unpack_blocks.default:
         return sparse_kernel(cx, rows_as_pixels(shape, shape.x), weight_tensor(cx, weight)[:, :, None, None])
-    if weight.target is fxpress.unpack_masked.default and 0 < shape.m <= MOST_ROWS:
-        masked = MaskedLinear.choose_masked(shape, cx.target)
-        return masked, tuple(map(cx.constant, masked.pack_sparse(weight_tensor(cx, weight))))
+    if weight.target is fxpress.unpack_masked.default:
+        tensor = weight_tensor(cx, weight)
+        if masked_pays(shape.m, tensor, cx.target):
+            masked = MaskedLinear.choose_masked(shape, cx.target)
+            return masked, tuple(map(cx.constant, masked.pack_sparse(tensor)))
     dense = linear_kernel(shape, cx.target)
     return dense, (packed_weight(cx, weight, dense.pack),)
 

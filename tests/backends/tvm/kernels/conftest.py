@@ -11,6 +11,7 @@ import pytest
 import torch
 from fxpress.backends.tvm.kernels.conv_shape import ConvShape
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
+from fxpress.backends.tvm.kernels.sparse_tiles import SparseTiles
 from fxpress.target import Target
 
 ACTIVATIONS = {
@@ -81,7 +82,12 @@ def _place(value: np.ndarray, strides: tuple[int, ...], garbage: float) -> tuple
 
 
 def compare(
-    problem: Problem, kernel: Any, isa: str, prepare: Callable | None = None, tolerance: float | None = None
+    problem: Problem,
+    kernel: Any,
+    isa: str,
+    prepare: Callable | None = None,
+    tolerance: float | None = None,
+    weight: torch.Tensor | None = None,
 ) -> None:
     """Run `kernel`; demand PyTorch's accuracy against float64 (or `tolerance`) and writes to the output only."""
     generator = torch.Generator().manual_seed(0)
@@ -89,7 +95,7 @@ def compare(
     shape, (height, width) = problem.shape(), problem.output
     top, bottom, left, right = problem.padding
     x = random(problem.batch, problem.height, problem.width, problem.ic)
-    weight = random(problem.oc, problem.ic // problem.groups, *problem.kernel)
+    weight = random(problem.oc, problem.ic // problem.groups, *problem.kernel) if weight is None else weight
     bias, residual = random(problem.oc), random(problem.batch, height, width, problem.oc)
     padded = torch.nn.functional.pad(x, (0, 0, left, right, top, bottom))
 
@@ -105,10 +111,11 @@ def compare(
     target_buffer, result = _place(
         np.zeros((problem.batch, height, width, problem.oc), np.float32), shape.y_strides, -7
     )
-    packed = kernel.pack(weight).numpy()
+    parts = kernel.pack_sparse(weight) if isinstance(kernel, SparseTiles) else (kernel.pack(weight),)
+    packed = [part.numpy() for part in parts]
     if prepare is not None:
-        packed = prepare(packed)
-    arrays = [source, packed, bias.numpy()]
+        packed = [prepare(*packed)]
+    arrays = [source, *packed, bias.numpy()]
     if problem.residual:
         arrays.append(_place(residual.numpy(), shape.residual_strides, problem.garbage)[0])
     if any(operand.name == "scratch" for operand in kernel.operands()):
