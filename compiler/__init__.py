@@ -43,7 +43,7 @@ _HOME = {
     "Target": "target",
     "trainable": "passes.pruning.float_training",
 }
-_MODULES = ("backends", "ops", "passes", "runtime", "testing")
+_MODULES = ("backends", "learn", "ops", "passes", "runtime", "testing")
 _ELSEWHERE = {"quantization": ".passes.quantization"}  # modules that are reached by a shorter name
 
 __all__ = [

@@ -15,6 +15,10 @@ class CaptureError(InvalidInput):
     """The model could not be traced. Names the user's source line, the cause and the change that fixes it."""
 
 
+class Diverged(InvalidInput):
+    """Training made the loss, or a weight, NaN or infinite. Says at which step, and what to change."""
+
+
 class Unsupported(CompilerError):
     """The target has no way to run part of the program. Lists all such nodes at once."""
 
