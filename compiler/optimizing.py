@@ -21,6 +21,7 @@ from .progress import Progress, TerminalProgress
 from .target import Target
 
 if TYPE_CHECKING:
+    from .learn.config import TrainConfig
     from .search.frontier import Frontier
     from .search.phases import Strategy
     from .search.quality import Evaluate
@@ -41,7 +42,8 @@ def optimize(
     evaluate: Evaluate | None = None,
     train: Any = None,
     loss: Callable[[Any, Any], Any] | None = None,
-    strategy: str | Strategy = "shrink",
+    learning: TrainConfig | None = None,
+    strategy: str | Strategy = "shrink-and-improve",
     objectives: Sequence[str] = ("quality", "latency", "size"),
     limits: Mapping[str, float] | None = None,
     budget_seconds: float = 600,
@@ -57,8 +59,9 @@ def optimize(
     `evaluate(f)` takes a callable that is called like the model, with batches of any size, and returns its quality:
     a number, higher is better, or `Scores`; `fxpress.search.quality` has the usual ones. Without it quality is how well
     the outputs agree with the original's on the calibration data. `train` yields batches of (inputs, target), or is a
-    function that trains a module; `loss(outputs, target)` is what it minimises. `strategy` names a list of phases or is
-    one. `limits` are the most that points may have of an objective: seconds, bytes.
+    function that trains a module; `loss(outputs, target)` is what it minimises, and `learning` what training starts
+    from: augmentation, smoothing and the like. `strategy` names a list of phases or is one. `limits` are the most that
+    points may have of an objective: seconds, bytes.
 
     The search ends after `budget_seconds`, not before the trial that runs then has, or after `max_trials`. What it
     makes is kept in the folder `storage`: the same search started again goes on where it was, also after it was killed.
@@ -91,7 +94,7 @@ def optimize(
                 raise InvalidInput("evaluate= must be given, or calibration=, on which the original's outputs count")
             evaluate = Agreement(program.run, items)
         folder = Path(tempfile.mkdtemp(prefix="fxpress-search-")) if storage is None else Path(storage)
-        task = Task(program, Target.parse(target), evaluate, items, train, loss, seed, folder, stage)
+        task = Task(program, Target.parse(target), evaluate, items, train, loss, learning, None, seed, stage)
         fitted, notes = chosen.fit(task)
         store = Store(folder)
         stack.enter_context(store.locked())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import InvalidInput
+from ..learn.config import TrainConfig
 from ..program import Program
 from ..progress import Progress
 from ..target import Target
@@ -30,7 +30,8 @@ class Task:
     """What is to be made better, and with what.
 
     `evaluate` says how good a model is. `calibration` are inputs, `train` batches of (inputs, target) or a function
-    that trains a module; without them phases that need one are left out. `folder` keeps what is costly to make.
+    that trains a module; without them phases that need one are left out. `learning` is what phases that train start
+    from: augmentation and the like. `teacher` is what they learn from.
     """
 
     original: Program
@@ -39,8 +40,9 @@ class Task:
     calibration: Sequence[Any] = ()
     train: Iterable[Any] | Train | None = None
     loss: Callable[[Any, Any], Any] | None = None
+    learning: TrainConfig | None = None
+    teacher: Program | None = None
     seed: int = 0
-    folder: Path = Path()
     progress: Progress = field(default=lambda stage: None)
 
     @property
@@ -50,7 +52,7 @@ class Task:
 
     def digest(self) -> str:
         """A hash of the Program, the target, the seed and the calibration data: what results rest on."""
-        found = hashlib.sha256(f"{self.original.text()}\n{self.target}\n{self.seed}".encode())
+        found = hashlib.sha256(f"{self.original.text()}\n{self.target}\n{self.seed}\n{self.learning}".encode())
         for name, constant in sorted(self.original.constants.items()):
             found.update(f"\n{name} ".encode())
             found.update(_bytes(constant))
@@ -69,7 +71,8 @@ class Phase:
 
     `space` is what a search may choose, `off` the options with which nothing happens: then the Program stays as it is
     and is not looked at. `keeps_structure` phases change numbers only, so that time and size are known without them.
-    `needs` names the data without which the phase is left out: "calibration", "train".
+    What comes after one that `teaches` learns from its result. `needs` names the data without which the phase is left
+    out: "calibration", "train".
     """
 
     name: str
@@ -77,6 +80,7 @@ class Phase:
     space: Mapping[str, Range | Choice]
     off: Options = field(default_factory=dict)
     keeps_structure: bool = False
+    teaches: bool = False
     needs: str = ""
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,4 +104,6 @@ def run_phases(
         steps = [*steps, (phase.name, options)]
         key = chain_key(digest, steps)
         program = store.program(key, partial(phase.run, program, options, task))
+        if phase.teaches:
+            task = replace(task, teacher=program)
     return program, key, steps

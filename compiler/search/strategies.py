@@ -7,17 +7,25 @@ count mistakes.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidInput
-from ..program import Program
+from ..learn.config import TrainConfig
+from ..learn.distillation import LogitDistillation
+from ..learn.functions import train_with
+from ..learn.training import train
+from ..pass_manager import PassManager
+from ..program import PassRecord, Program
 from ..pruning import prune
 from ..quantizing import quantize
 from .phases import Candidate, Options, Phase, Strategy, Task
 from .ranges import Choice, Range
 
 NONE = "none"
+SYMMETRY_BREAKING = 0.05
+"""The noise in how copies share weights: without it they would learn the same."""
 
 
 def _prune(program: Program, options: Options, task: Task) -> Program:
@@ -46,6 +54,37 @@ def _quantize(program: Program, options: Options, task: Task) -> Program:
     )
 
 
+def _train(program: Program, options: Options, task: Task) -> Program:
+    """The Program, trained on the task's batches, from the task's teacher too if the options say so."""
+    if callable(task.train):
+        return _recorded(train_with(program, task.train, seed=task.seed), "train: by the function given", ())
+    assert task.train is not None
+    teacher = (task.teacher or task.original) if options.get("distill") else None
+    config = replace(
+        task.learning or TrainConfig(),
+        epochs=options["epochs"],
+        learning_rate=options["learning_rate"],
+        distill=(LogitDistillation(temperature=options["temperature"]),) if teacher is not None else (),
+        seed=task.seed,
+    )
+    trained = train(program, task.train, config, loss=task.loss, teacher=teacher, progress=task.progress)
+    curve = tuple({"epoch": p.epoch, "loss": p.loss, "quality": p.quality} for p in trained.curve)
+    return _recorded(trained.model, f"train: {trained.step} steps", curve)
+
+
+def _recorded(program: Program, what: str, curve: tuple[Mapping[str, Any], ...]) -> Program:
+    """The Program with its training in its history: training is no pass."""
+    program.history.append(PassRecord("train", (what,), (), 0.0, program.text(), curve))
+    return program
+
+
+def _grow(program: Program, options: Options, task: Task) -> Program:
+    from ..passes.growth.widen import Widen
+
+    widen = Widen(ratio=options["width"], noise=SYMMETRY_BREAKING, seed=task.seed)
+    return PassManager([widen], target=task.target).run(program)
+
+
 PRUNE = Phase(
     "prune",
     _prune,
@@ -57,6 +96,50 @@ PRUNE = Phase(
     off={"ratio": 0.0},
 )
 """Channels, heads and hidden units go; without training the layers that are left are fitted to the original's."""
+
+GROW = Phase("grow", _grow, {"width": Choice((1.0, 1.5, 2.0))}, off={"width": 1.0})
+"""More channels and hidden units, which compute the same to begin with."""
+
+LEARN = Phase(
+    "learn",
+    _train,
+    {"epochs": Range(0, 40), "learning_rate": Range(3e-4, 1e-2, log=True)},
+    off={"epochs": 0},
+    keeps_structure=True,
+    teaches=True,
+    needs="train",
+)
+"""Training of the large model, of which smaller ones learn."""
+
+IMPROVE = Phase(
+    "improve",
+    _train,
+    {
+        "epochs": Range(0, 40),
+        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "distill": Choice((True, False)),
+        "temperature": Range(1.0, 8.0, log=True),
+    },
+    off={"epochs": 0},
+    keeps_structure=True,
+    needs="train",
+)
+"""Training of what is left, from the labels and the larger model."""
+
+TUNE = Phase(
+    "tune",
+    _train,
+    {
+        "epochs": Range(0, 10),
+        "learning_rate": Range(1e-5, 1e-3, log=True),
+        "distill": Choice((True, False)),
+        "temperature": Range(1.0, 8.0, log=True),
+    },
+    off={"epochs": 0},
+    keeps_structure=True,
+    needs="train",
+)
+"""Training with the integers."""
 
 SPARSIFY = Phase(
     "sparsify",
@@ -84,9 +167,27 @@ SHRINK_FIRST: tuple[Candidate, ...] = (
 )
 """What is worth trying in any case: nothing, and a little of each."""
 
+IMPROVED: Candidate = {"improve.epochs": 10, "improve.learning_rate": 2e-3, "improve.temperature": 4.0}
+
 STRATEGIES: dict[str, Strategy] = {
-    "shrink": Strategy("shrink", (PRUNE, SPARSIFY, QUANTIZE), SHRINK_FIRST),
+    strategy.name: strategy
+    for strategy in (
+        Strategy(
+            "shrink-and-improve",
+            (PRUNE, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
+            tuple({**candidate, **IMPROVED} if candidate else candidate for candidate in SHRINK_FIRST),
+        ),
+        Strategy(
+            "grow-improve-and-shrink",
+            (GROW, LEARN, PRUNE, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
+            tuple(
+                {"grow.width": 2.0, "learn.epochs": 20, "learn.learning_rate": 2e-3, **IMPROVED, **candidate}
+                for candidate in SHRINK_FIRST
+            ),
+        ),
+    )
 }
+"""By name. Phases that need data that is not there are left out."""
 
 
 def strategy_of(strategy: str | Strategy, **changes: Any) -> Strategy:
@@ -97,4 +198,4 @@ def strategy_of(strategy: str | Strategy, **changes: Any) -> Strategy:
         strategy = STRATEGIES[strategy]
     if not isinstance(strategy, Strategy):
         raise InvalidInput(f"strategy must be a Strategy or one of {sorted(STRATEGIES)}, not {strategy!r}")
-    return dataclasses.replace(strategy, **changes)
+    return replace(strategy, **changes)

@@ -42,8 +42,8 @@ class Trials:
     def run(self, number: int, candidate: Candidate, others: list[Point]) -> Point:
         """Make, judge and measure a candidate; one that is refused early says why.
 
-        Footprints are promised before any training: one over the limits, or no better in anything than a point that
-        nothing beats in quality, is not trained.
+        Footprints are promised before any training. One over the limits is not trained, nor one between two points of
+        which the dearer, trained one is no better: more of the same would not help.
         """
         begin = time.monotonic()
         candidate = self.strategy.complete(candidate)
@@ -53,7 +53,7 @@ class Trials:
                 self.strategy, candidate, self.task, self.store, self._digest, structure_only=True
             )
             point = replace(point, steps=steps, promised=self._footprint(program, key))
-            reason = self._hopeless(point, others)
+            reason = self.hopeless(point, others)
             if reason:
                 return replace(point, refused=reason, seconds=time.monotonic() - begin)
             program, key, steps = run_phases(self.strategy, candidate, self.task, self.store, self._digest)
@@ -67,7 +67,8 @@ class Trials:
         self.task.progress("evaluate")
         with load(path, num_threads=self.threads) as artifact:
             quality = Quality.measure(self.task.evaluate, AnyBatch(artifact))
-        return replace(point, artifact=path, quality=quality, footprint=self._footprint(program, key))
+        curve = [row for record in program.history if record.name == "train" for row in record.decisions]
+        return replace(point, artifact=path, quality=quality, footprint=self._footprint(program, key), curve=curve)
 
     def _artifact(self, program: Program, key: str) -> Path:
         path = self.store.artifact(key)
@@ -86,7 +87,7 @@ class Trials:
         self.store.write_json(f"artifacts/{key}.json", found.to_json())
         return found
 
-    def _hopeless(self, point: Point, others: list[Point]) -> str:
+    def hopeless(self, point: Point, others: list[Point]) -> str:
         """Why training cannot make it a point of the frontier; empty when it can."""
         assert point.promised is not None
         costs = [o for o in self.objectives if o.name != "quality"]
@@ -94,18 +95,31 @@ class Trials:
             limit, promised = self.limits.get(objective.name), objective.of(point.promised)
             if limit is not None and (promised < limit if objective.maximise else promised > limit):
                 return f"{objective.name} would be {objective.text(promised)}, over the limit {objective.text(limit)}"
-        judged = [other for other in others if other.is_whole]
-        if not judged or not any(phase.keeps_structure for phase in self.strategy.phases):
+        if not self._trains(point.candidate):
             return ""
-        best = max(judged, key=lambda other: other.quality.value)  # type: ignore[union-attr]
-        assert best.footprint is not None
-        if all(_no_worse(o, o.of(best.footprint), o.of(point.promised)) for o in costs):
-            return f"would cost as much as number {best.number}, which has the best quality so far, in everything"
-        return ""
+        whole = [other for other in others if other.is_whole]
+        larger = [o for o in whole if self._trains(o.candidate) and self._costs_no_less(o.footprint, point.promised)]
+        smaller = [other for other in whole if self._costs_no_less(point.promised, other.footprint)]
+        if not larger or not smaller:
+            return ""
+        dear, cheap = (max(some, key=lambda o: o.quality.value) for some in (larger, smaller))  # type: ignore[union-attr]
+        assert dear.quality is not None
+        assert cheap.quality is not None
+        if dear.quality.value > cheap.quality.value:
+            return ""
+        return f"costs more than number {cheap.number}, than which number {dear.number}, which costs more, is no better"
 
+    def _trains(self, candidate: Candidate) -> bool:
+        return any(
+            phase.keeps_structure and not phase.is_off(phase.options(candidate)) for phase in self.strategy.phases
+        )
 
-def _no_worse(objective: Objective, value: float, other: float) -> bool:
-    return value >= other if objective.maximise else value <= other
+    def _costs_no_less(self, dear: Footprint | None, cheap: Footprint | None) -> bool:
+        """Whether one costs as much as the other or more, in every objective."""
+        assert dear is not None
+        assert cheap is not None
+        costs = [objective for objective in self.objectives if objective.name != "quality"]
+        return all((o.of(dear) <= o.of(cheap)) if o.maximise else (o.of(dear) >= o.of(cheap)) for o in costs)
 
 
 def check_limits(limits: dict[str, float], objectives: tuple[Objective, ...]) -> None:

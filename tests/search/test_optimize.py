@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fxpress
 import pytest
 import torch
 from fxpress.errors import InvalidInput
 from fxpress.search.any_batch import AnyBatch
-from fxpress.search.phases import Phase, Strategy
-from fxpress.search.quality import Accuracy
+from fxpress.search.footprint import Footprint
+from fxpress.search.frontier import Point
+from fxpress.search.objectives import objectives_of
+from fxpress.search.phases import Phase, Strategy, Task
+from fxpress.search.quality import Accuracy, Quality
 from fxpress.search.ranges import Choice, Range
 from fxpress.search.store import Store
-from fxpress.search.strategies import PRUNE, QUANTIZE
+from fxpress.search.strategies import PRUNE, QUANTIZE, STRATEGIES
+from fxpress.search.trials import Trials
+from fxpress.target import Target
 from torch import nn
 
 pytest.importorskip("optuna", reason="needs optuna")
@@ -128,3 +135,57 @@ def test_artifacts_take_any_batch(model, count):
     assert torch.allclose(AnyBatch(artifact)(INPUTS[:count]), model(INPUTS[:count]), atol=1e-5)
     with pytest.raises(InvalidInput, match="at least one item"):
         AnyBatch(artifact)(INPUTS[:0])
+
+
+def judged(number, quality, size, *, trained):
+    footprint = Footprint(size, 1.0, 1.0, 0.0, 10, 10, 1.0)
+    candidate = {"train.rate": 0.1 if trained else 0.0}
+    return Point(number, candidate, [], None, Quality(quality, quality, quality), footprint, footprint)
+
+
+@pytest.mark.parametrize(
+    ("others", "refused"),
+    [
+        ([(0.9, 50, False), (0.9, 200, True)], True),  # the dearer one was no better
+        ([(0.9, 50, False), (0.95, 200, True)], False),
+        ([(0.9, 50, False), (0.9, 200, False)], False),  # what is not trained says nothing
+        ([(0.9, 150, False), (0.9, 200, True)], False),  # nothing cheaper is known
+        ([], False),
+    ],
+)
+def test_what_lies_between_points_that_are_equally_good_is_not_trained(model, tmp_path, others, refused):
+    trained = Phase("train", lambda *_: None, {"rate": Range(0.0, 1.0)}, off={"rate": 0.0}, keeps_structure=True)
+    task = Task(fxpress.capture(model, (INPUTS[:8],)), Target.parse("cpu"), lambda f: 1.0)
+    trials = Trials(Strategy("train", (trained,)), task, Store(tmp_path), objectives_of(("quality", "size")), {})
+    points = [judged(n, quality, size, trained=by) for n, (quality, size, by) in enumerate(others, 1)]
+    assert bool(trials.hopeless(judged(9, 0.0, 100, trained=True), points)) == refused
+    assert not trials.hopeless(judged(9, 0.0, 100, trained=False), points)
+
+
+@pytest.mark.parametrize("strategy", ["shrink-and-improve", "grow-improve-and-shrink"])
+def test_strategies_train(model, tmp_path, strategy):
+    labels = model(INPUTS).argmax(1)
+    chosen = replace(STRATEGIES[strategy], first=({"improve.epochs": 2, "grow.width": 1.5, "learn.epochs": 1},))
+    if strategy == "shrink-and-improve":
+        chosen = replace(chosen, first=({"improve.epochs": 2, "prune.ratio": 0.5},))
+    batches = [(INPUTS[:8], labels[:8]), (INPUTS[8:16], labels[8:16])]
+    found = search(model, tmp_path, strategy=chosen, train=batches, max_trials=1)
+    (point,) = found.tried
+    assert point.is_whole, point.refused
+    assert [row["epoch"] for row in point.curve] == ([1, 2] if strategy == "shrink-and-improve" else [1, 1, 2])
+    # what was promised is what was measured, but for noise: the structure was known before
+    assert point.promised.macs == point.footprint.macs
+    assert abs(point.promised.size - point.footprint.size) < 2048
+
+
+def test_a_function_of_the_user_trains(model, tmp_path):
+    def double(module):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(2)
+        return module
+
+    chosen = Strategy("user", (STRATEGIES["shrink-and-improve"].phases[2],), ({"improve.epochs": 1},))
+    found = search(model, tmp_path, strategy=chosen, train=double, max_trials=1, calibration=None)
+    artifact = found.load(found.tried[0])
+    assert not torch.allclose(artifact(INPUTS[:8]), model(INPUTS[:8]), atol=1e-2)
