@@ -40,7 +40,7 @@ PARTS |= dict.fromkeys(
     ("patterns", "reconstruction", "weight_importance", "weight_layers", "zero_steps"), "zero_weights"
 )
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}
-FRONT_DOORS |= {"compiler/learn/programs.py"}
+FRONT_DOORS |= {"compiler/learn/programs.py", "compiler/search/strategies.py"}
 """What users call may know passes; the core behind it may not."""
 
 
