@@ -94,11 +94,15 @@ class IntegerBody(TileBody):
     def products(
         self, sums: Registers, x: Access, k: Expr, steps: Sequence[int], weight: Access, at: Expr, vectors: int
     ) -> None:
-        row = [self.product.weight(weight, at + v * (self.tile.lanes * STEP)) for v in range(vectors)]
+        row = self.weights(weight, at, vectors)
         for p, step in enumerate(steps):
             value = self.product.x(x, k + step)
             for v in range(vectors):
                 sums[p * vectors + v] = self.product.add(sums[p * vectors + v], value, row[v])
+
+    def weights(self, weight: Access, at: Expr, vectors: int) -> list[tuple[Expr, ...]]:
+        """A row of weights, as the dot product takes them."""
+        return [self.product.weight(weight, at + v * (self.tile.lanes * STEP)) for v in range(vectors)]
 
     def conclude(
         self, sums: Registers, counts: Sequence[int], y_at: Expr, residual_at: Expr, places: Sequence[tuple[int, int]]

@@ -16,6 +16,7 @@ from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
 from ..kernels.integer_conv import IntegerConv, IntegerTiledConv
 from ..kernels.integer_depthwise import IntegerDepthwise
+from ..kernels.integer_masked_conv import IntegerMaskedConv
 from ..kernels.integer_sparse_conv import IntegerSparseConv
 from ..kernels.integer_window_conv import IntegerWindowConv, Window
 from ..kernels.requantization import Numbers, Requantization
@@ -123,6 +124,9 @@ def _kernel(cx: Lowering, layer: _Layer, shape: ConvShape, weight: torch.Tensor)
             windows = IntegerWindowConv.choose(shape, layer.results, cx.target, window)
             values, fields = windows.pack_windows(weight)
             return windows.for_weights(values), [cx.constant(values), cx.constant(fields)]
+        if IntegerMaskedConv.pays(shape, weight, cx.target):
+            masked = IntegerMaskedConv.choose(shape, layer.results, cx.target).for_weights(packed)
+            return masked, list(map(cx.constant, masked.pack_values(weight)))
     return direct.for_weights(packed), [_stored(cx, layer, packed)]
 
 

@@ -8,6 +8,7 @@ import torch
 from fxpress.errors import Unsupported
 from fxpress.ops import fxpress as ops
 from fxpress.ops.sparse import from_matrix, pack_blocks, pack_masked, weight_matrix
+from fxpress.target import Target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_cases import TARGETS, VALUES, conv_case, linear_case
@@ -92,6 +93,14 @@ def test_some_of_a_few(target):
     chosen = WINDOWS if target == "cpu" else WINDOWS[::3]
     artifact = check_all(chosen, target)
     assert artifact.text().count("integer-window-conv") == len(chosen)
+
+
+@pytest.mark.skipif(not Target.parse("cpu").has("vbmi2"), reason="the CPU cannot expand bytes")
+def test_weights_anywhere_that_come_from_memory():
+    chosen = [masked(case, 4, 7) for case in (*LAYERS[:2], LAYERS[3], LAYERS[11])]
+    artifact = check_all([*chosen, masked(conv_case((1, 7, 3, 4), 70, (3, 3), mode="I"), 4, 7)], "cpu{l2=1024,cores=1}")
+    assert artifact.text().count("integer-masked-conv") == len(chosen) + 1
+    assert "masked" not in check_all(chosen, "cpu{l2=9999999}").text()
 
 
 def test_many_rows_are_multiplied_whole_where_that_is_one_instruction():
