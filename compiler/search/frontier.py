@@ -201,6 +201,25 @@ class Frontier:
             data["environment"],
         )
 
+    def report(self, path: str | Path, title: str = "Models by quality and cost") -> None:
+        """Write the page that shows everything: plots, what was done to each point, its kernels, what was refused."""
+        from ..report.frontier_page import render_frontier
+
+        layers = {}
+        for point in {p.number: p for p in (self.original, *self.points)}.values():
+            if point.artifact is not None:
+                with load(point.artifact) as artifact:
+                    layers[point.number] = [{**layer, "seconds": seconds} for layer, seconds in artifact.profile()]
+        page = render_frontier(self, title, layers=layers)
+        with replaced_file(Path(path)) as file:
+            file.write(page.encode())
+
+    def plot(self, path: str | Path) -> None:
+        """Write a picture (PNG) of quality against each cost. Raises BackendUnavailable without matplotlib."""
+        from ..report.frontier_page import plot_frontier
+
+        plot_frontier(self, Path(path))
+
     def text(self) -> str:
         """The points as a table, the original first."""
         lines = [f"original: {self.text_of(self.original)}"]
