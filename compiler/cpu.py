@@ -27,8 +27,10 @@ class Crossovers:
     blocks: float
     narrow_blocks: float
     winograd_blocks: float  # where the dense kernel is Winograd's, which multiplies less
-    masked: float  # of the elements, for a few rows and a weight that comes from memory
-    masked_cached: float  # the same for a weight that fits into the second caches
+    masked: float  # of the elements, for a few rows and weights that come from memory
+    masked_cached: float  # the same for weights that stay in the second caches
+    integer_blocks: float  # of 8-bit integers, four inputs of so many outputs
+    integer_masked: float  # of 8-bit integers, for a few rows and a weight that comes from memory
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,24 @@ class Isa:
 _AVX2 = frozenset({"avx", "avx2", "fma", "f16c", "bmi1", "bmi2"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
-_AVX2_CROSSOVERS = Crossovers(blocks=0.8, narrow_blocks=0.6, winograd_blocks=0.25, masked=0.6, masked_cached=0.0)
-_AVX512_CROSSOVERS = Crossovers(blocks=0.8, narrow_blocks=0.6, winograd_blocks=0.25, masked=0.6, masked_cached=0.0)
+_AVX2_CROSSOVERS = Crossovers(
+    blocks=0.85,
+    narrow_blocks=0.7,
+    winograd_blocks=0.4,
+    masked=0.6,
+    masked_cached=0.0,
+    integer_blocks=0.75,
+    integer_masked=0.0,
+)
+_AVX512_CROSSOVERS = Crossovers(
+    blocks=0.85,
+    narrow_blocks=0.7,
+    winograd_blocks=0.4,
+    masked=0.6,
+    masked_cached=0.0,
+    integer_blocks=0.75,
+    integer_masked=0.6,
+)
 
 ISAS: dict[str, Isa] = {
     isa.name: isa

@@ -8,25 +8,30 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .cpu import CpuTarget
+from .ops import fxpress
 from .ops.sparse import block_density
+from .program import Program
 
 MOST_ROWS = 8
 """Rows up to which a layer is bound by the memory that its weight takes."""
 WIDEST = 4
 """Vectors of outputs of the widest panel that sparse kernels have."""
+UNPACK = (fxpress.unpack_blocks.default, fxpress.unpack_masked.default)
 
 
 @dataclass(frozen=True)
 class Use:
     """What of a layer decides how its weight is best stored.
 
-    `rows` are rows, or pixels, of results. `winograd` says that the dense kernel multiplies less than a plain one.
+    `rows` are rows, or pixels, of results. `winograd` says that the dense kernel multiplies less than a plain one,
+    `streamed` that weights come from memory each time (`are_streamed`).
     """
 
     linear: bool
     rows: int
     groups: int = 1
     winograd: bool = False
+    streamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,29 @@ def _blocks(weight: Tensor, uses: Sequence[Use], target: CpuTarget) -> Form | No
 
 
 def _masked(weight: Tensor, uses: Sequence[Use], target: CpuTarget) -> Form | None:
-    if not all(use.linear and masked_pays(use.rows, weight, target) for use in uses):
+    if not all(use.linear and masked_pays(use.rows, weight, use.streamed, target) for use in uses):
         return None
-    return Form(0, 0, f"{_left(weight):.1%} of it is left, which a few rows read sooner than all")
+    return Form(0, 0, f"{share_left(weight):.1%} of it is left, which a few rows read sooner than all")
 
 
-def masked_pays(rows: int, weight: Tensor, target: CpuTarget) -> bool:
+def masked_pays(rows: int, weight: Tensor, streamed: bool, target: CpuTarget) -> bool:
     """Whether a linear layer of so many rows is faster when it reads a mask and what of its weight is not zero."""
     known = target.vector.crossovers
-    cached = 4 * weight.numel() <= target.l2 * target.cores
-    return 0 < rows <= MOST_ROWS and _left(weight) <= (known.masked_cached if cached else known.masked)
+    return 0 < rows <= MOST_ROWS and share_left(weight) <= (known.masked if streamed else known.masked_cached)
 
 
-def _left(weight: Tensor) -> float:
+def are_streamed(program: Program, target: CpuTarget) -> bool:
+    """Whether the second caches cannot hold all constants of a Program, zeros included, from one run to the next."""
+    size = 0
+    for node in program.nodes:
+        held = node.op == "get_attr" and not any(user.target in UNPACK for user in node.users)
+        if held or node.target in UNPACK:
+            size += node.meta["val"].numel() * node.meta["val"].element_size()
+    return size > target.l2 * target.cores
+
+
+def share_left(weight: Tensor) -> float:
+    """The share of a weight that is not zero."""
     return float(weight.ne(0).double().mean())
 
 

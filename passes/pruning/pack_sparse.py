@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.fx import Node
 
 from ...cpu import CpuTarget
+from ...integer_sparsity import integer_form
 from ...ops import fxpress
 from ...ops.sparse import pack_blocks, pack_masked
 from ...program import Program
 from ...rewriter import Pass, Rewriter
-from ...sparsity import Form, Use, sparse_form, uses_winograd
+from ...sparsity import Form, Use, are_streamed, sparse_form, uses_winograd
 from ..match import arguments, is_call
 
 SMALLEST = 1 << 14
@@ -30,11 +31,18 @@ FEWEST_ZEROS = 0.05
 MOST_STORED = 0.75
 """Of the bytes, for a weight that only the file stores without its zeros: expanding it takes time at load."""
 
-FORMS: dict[torch.dtype, Callable[[Tensor, list[Use], CpuTarget], Form | None]] = {torch.float32: sparse_form}
+FORMS: dict[torch.dtype, Callable[[Tensor, list[Use], CpuTarget], Form | None]] = {
+    torch.float32: sparse_form,
+    torch.int8: integer_form,
+}
 """For each dtype of weights how their best form is found."""
 
-LINEARS = (fxpress.linear.default,)
-CONVS = (fxpress.conv.default,)
+LINEARS = (
+    fxpress.linear.default,
+    fxpress.quantized_linear.default,
+    fxpress.quantized_linear_float.default,
+)
+CONVS = (fxpress.conv.default, fxpress.quantized_conv.default, fxpress.quantized_conv_float.default)
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,12 @@ class PackSparse(Pass):
     def run(self, program: Program, rw: Rewriter) -> None:
         if not isinstance(rw.target, CpuTarget):
             return
+        streamed = are_streamed(program, rw.target)
         for node in program.nodes:
             if node.op == "get_attr" and node.meta["val"].dtype in FORMS and rw.has_fuel():
-                self._pack(node, rw, rw.target)
+                self._pack(node, rw, rw.target, streamed)
 
-    def _pack(self, node: Node, rw: Rewriter, target: CpuTarget) -> None:
+    def _pack(self, node: Node, rw: Rewriter, target: CpuTarget, streamed: bool) -> None:
         if not any(is_call(user, *LINEARS, *CONVS) and arguments(user)["weight"] is node for user in node.users):
             return
         weight = rw.program.constant(node)
@@ -66,7 +75,7 @@ class PackSparse(Pass):
         if not _is_weight(node):
             rw.skip(node, "stays dense: more than the layers of which it is the weight read it")
             return
-        form = FORMS[weight.dtype](weight, [_use(user, target) for user in node.users], target)
+        form = FORMS[weight.dtype](weight, [_use(user, streamed, target) for user in node.users], target)
         if form is None:
             form = _stored(weight, left)
         if form is None:
@@ -107,16 +116,15 @@ def _is_weight(node: Node) -> bool:
     )
 
 
-def _use(layer: Node, target: CpuTarget) -> Use:
+def _use(layer: Node, streamed: bool, target: CpuTarget) -> Use:
     """What of a layer decides about its weight."""
     a = arguments(layer)
     n, inputs, *kernel = a["weight"].meta["val"].shape
     result = layer.meta["val"].shape
     rows = result.numel() // n
     if layer.target in LINEARS:
-        return Use(True, rows)
-    batch, *image = (result[0], *result[1:-1]) if a["channels_last"] else (result[0], *result[2:])
-    if len(kernel) == 1:
-        return Use(False, rows, a["groups"])
-    shape = (batch, *image, inputs, n)
-    return Use(False, rows, a["groups"], uses_winograd(kernel, a["stride"], a["dilation"], shape, target))
+        return Use(True, rows, streamed=streamed)
+    image = result[1:-1] if a["channels_last"] else result[2:]
+    shape = (result[0], *image, inputs, n)
+    winograd = len(kernel) == 2 and uses_winograd(kernel, a["stride"], a["dilation"], shape, target)
+    return Use(False, rows, a["groups"], winograd, streamed)

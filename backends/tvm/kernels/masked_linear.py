@@ -97,6 +97,8 @@ class MaskedLinear(Linear):
             for j in range(vectors):
                 here = B.bind(mask.load(at * self.tile_vectors + j))
                 first = B.bind(place[0])
+                if j % 2 == 0:  # two vectors fill about a cache line
+                    values.prefetch(first + _AHEAD)
                 columns.append(self._expanded(values, first, here, weight.get("table")))
                 place[0] = first + tirx.call_llvm_pure_intrin("int32", "llvm.ctpop.i32", B.cast(here, "int32"))
             for i in range(rows):
@@ -111,7 +113,6 @@ class MaskedLinear(Linear):
             whole, rest = divmod(length, unroll)
             if whole:
                 with B.serial(whole) as block:
-                    values.prefetch(place[0] + _AHEAD)
                     for u in range(unroll):
                         step(B.bind(first + (block * unroll + u)), u % self.copies)
             for u in range(rest):

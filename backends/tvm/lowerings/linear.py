@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from ....cpu import CpuTarget
-from ....sparsity import masked_pays
+from ....sparsity import are_streamed, masked_pays
 from ..kernels.base import Kernel
 from ..kernels.conv_shape import rows_as_pixels
 from ..kernels.dot import Dot
@@ -85,7 +85,8 @@ def _kernel(cx: Lowering, shape: LinearShape, weight: Node) -> tuple[Kernel, tup
         return sparse_kernel(cx, rows_as_pixels(shape, shape.x), weight_tensor(cx, weight)[:, :, None, None])
     if weight.target is fxpress.unpack_masked.default:
         tensor = weight_tensor(cx, weight)
-        if masked_pays(shape.m, tensor, cx.target):
+        streamed = cx.cached("streamed", lambda: are_streamed(cx.program, cx.target))
+        if masked_pays(shape.m, tensor, streamed, cx.target):
             masked = MaskedLinear.choose_masked(shape, cx.target)
             return masked, tuple(map(cx.constant, masked.pack_sparse(tensor)))
     dense = linear_kernel(shape, cx.target)
