@@ -50,7 +50,7 @@ class LeastSquares:
         if self._mask is None:
             step = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(raised)).mT
         else:
-            step = _conjugate_gradients(raised, cross, self._mask)
+            step = conjugate_gradients(raised, cross, self._mask)
         shift = (self._error - (step @ self._sum.unsqueeze(2)).squeeze(2)) / self._count
         return step, shift
 
@@ -68,15 +68,15 @@ class LeastSquares:
         return (max(square, 0.0) / self._square) ** 0.5 if self._square else 0.0
 
 
-def _conjugate_gradients(moment: Tensor, cross: Tensor, mask: Tensor) -> Tensor:
-    """The step with mask * (step @ moment - cross) = 0 and step = step * mask, each row on its own."""
+def conjugate_gradients(moment: Tensor, cross: Tensor, mask: Tensor, steps: int = STEPS) -> Tensor:
+    """The step with mask * (step @ moment - cross) = 0 and step = step * mask, each row on its own, after `steps`."""
     scale = mask / moment.diagonal(dim1=1, dim2=2).unsqueeze(1)  # by the diagonal, which also masks
     step = torch.zeros_like(cross)
     left = cross * mask
     whole = left.norm()
     ahead = scaled = left * scale
     energy = (left * scaled).sum(2, keepdim=True)
-    for _ in range(STEPS):
+    for _ in range(steps):
         if left.norm() <= TOLERANCE * whole:
             break
         product = ahead @ moment * mask

@@ -79,13 +79,17 @@ def replace_columns(
 
 
 def inverse_factor(moment: Tensor, damping: float = DAMPING) -> Tensor:
-    """The upper Cholesky factor of the inverse of `moment` [g, k, k], its diagonal raised by that part of its mean."""
-    diagonal = moment.diagonal(dim1=1, dim2=2)
-    mean = diagonal.mean(1, keepdim=True)
-    raised = moment + torch.diag_embed((damping * mean + (mean == 0)).expand_as(diagonal))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(raised))
+    """The upper Cholesky factor of the inverse of the `damped` moment [g, k, k]."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(moment, damping)))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
+
+
+def damped(moment: Tensor, damping: float = DAMPING) -> Tensor:
+    """The moment [g, k, k], its diagonal raised by the part `damping` of its mean."""
+    diagonal = moment.diagonal(dim1=1, dim2=2)
+    mean = diagonal.mean(1, keepdim=True)
+    return moment + torch.diag_embed((damping * mean + (mean == 0)).expand_as(diagonal))
 
 
 def round_error(weight: Tensor, moment: Tensor, integers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:

@@ -291,7 +291,7 @@ def test_a_model_without_such_layers_is_refused_with_the_reasons():
 
 def test_quantised_programs_are_refused_with_the_reason():
     program = fxpress.quantize(network(), args=(IMAGE,), calibration=[IMAGE], profitable="off")
-    with pytest.raises(InvalidInput, match=r"^model must have linear layers or convolutions of floats"):
+    with pytest.raises(InvalidInput, match=r"^model must be of floats, not quantised already"):
         fxpress.prune(program, "2:4")
 
 
