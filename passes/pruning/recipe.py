@@ -84,7 +84,10 @@ class Recipe:
         verify: Verify = "each",
         progress: Progress | None = None,
     ) -> Program:
-        """Prune `model` as the recipe says; on the original, bit for bit the same Program where nothing was trained.
+        """Prune `model` as the recipe says.
+
+        On the original that gives the same Program, bit for bit where no weights were fitted; those are fitted anew,
+        which on the same data makes them the same up to rounding.
 
         `model`, `args` and `kwargs` are as for `fxpress.prune`; the model may have other weights, another batch or
         another resolution than the original. `calibration` is for recipes that fit weights, `recover(program, n)` for

@@ -116,9 +116,10 @@ def changed_layers(original: Program, program: Program, rw: Rewriter) -> Iterato
             changed.add(node)
         if not is_call(node, *CONVOLUTIONS, *LINEARS, *UNFITTED):
             continue
-        weight = arguments(node).get("weight")
-        if _input(node) not in changed and not (weight in changed and _same_shape(before.get(weight.name), weight)):
-            continue  # it lost results at most
+        weight: Any = arguments(node).get("weight")
+        has_new_weights = weight in changed and _same_shape(before.get(weight.name), weight)  # not only fewer
+        if _input(node) not in changed and not has_new_weights:
+            continue
         if node.name not in before or is_call(node, *UNFITTED) or not is_constant(weight):
             rw.skip(node, "keeps its weights: there is no least squares for such a layer")
         elif readers[str(weight.target)] > 1:
@@ -207,23 +208,28 @@ def _rows(node: Node, x: Tensor, error: Tensor) -> Iterator[tuple[Tensor, Tensor
         return
     values = arguments(node)
     kernel = values["weight"].meta["val"].shape[2:]
+    if x.dim() == len(kernel) + 1:
+        x, error = x.unsqueeze(0), error.unsqueeze(0)
     if "channels_last" in values:
         x, error = channels_first(x, values["channels_last"]), channels_first(error, values["channels_last"])
         x = pad(x, values["padding"])
     else:
         x = pad(x, [size for size in pair(values["padding"], len(kernel)) for _ in range(2)])
-    stride, dilation, groups = (
-        pair(values["stride"], len(kernel)),
-        pair(values["dilation"], len(kernel)),
-        values["groups"],
-    )
+    stride, dilation = (pair(values[name], len(kernel)) for name in ("stride", "dilation"))
+    groups = values["groups"]
     columns = values["weight"].meta["val"][0].numel() * groups * error[0, 0].numel()
     size = max(1, CHUNK // columns)
-    for some, errors in zip(x.split(size), error.split(size), strict=True):
+    for some, errors in zip(torch.split(x, size), torch.split(error, size), strict=True):
         yield (
             unfolded(some, tuple(kernel), stride, dilation, groups),
-            errors.flatten(2).unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2),
+            _grouped(errors, groups),
         )
+
+
+def _grouped(errors: Tensor, groups: int) -> Tensor:
+    """Of a convolution's results [batch, n, *spatial], as [groups, r, n of a group]."""
+    batch, n = errors.shape[:2]
+    return errors.reshape(batch, groups, n // groups, -1).permute(1, 0, 3, 2).reshape(groups, -1, n // groups)
 
 
 def _write(program: Program, node: Node, fit: LeastSquares, rw: Rewriter) -> None:

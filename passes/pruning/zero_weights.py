@@ -69,7 +69,7 @@ class ZeroWeights(Pass):
 
 def pack_mask(mask: Tensor) -> str:
     """A tensor of booleans as text: 8 of them a byte, in base64."""
-    return base64.b64encode(np.packbits(mask.flatten().numpy())).decode()
+    return base64.b64encode(np.packbits(mask.flatten().numpy()).tobytes()).decode()
 
 
 def unpack_mask(text: str, shape: Sequence[int]) -> Tensor:

@@ -104,6 +104,15 @@ def test_a_second_run_changes_little():
     assert abs(error(twice, net) - error(once, net)) < 0.05 * error(once, net)
 
 
+def test_inputs_without_a_batch_and_one_dimension():
+    net = nn.Sequential(nn.Conv1d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv1d(8, 4, 3, 1, 2, dilation=2)).eval()
+    items = [torch.randn(3, 20) for _ in range(6)]
+    plain = fxpress.prune(net, PruneConfig(ratio=0.5, multiple=1), args=(items[0],))
+    config = PruneConfig(ratio=0.5, multiple=1, recovery="least-squares")
+    recovered = fxpress.prune(net, config, args=(items[0],), calibration=items[1:])
+    assert error(recovered, net, items[0]) < error(plain, net, items[0])
+
+
 def test_shared_weights_and_unknown_layers_stay_and_say_why():
     class Odd(nn.Module):
         def __init__(self) -> None:
