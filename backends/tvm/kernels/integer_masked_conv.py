@@ -26,8 +26,6 @@ from .tiled_conv import Pixels
 
 LANES = 16  # of the only vectors whose bytes can be expanded
 _VECTOR = STEP * LANES
-_FEW = 8  # rows or pixels that share what it takes to expand a vector of weights
-_MOST = 0.6  # of the weights that may be left
 _AHEAD = 4096  # values: how far before its use one is asked for, as far as memory is slow
 
 
@@ -43,22 +41,10 @@ class IntegerMaskedConv(IntegerTiledConv):
 
     @classmethod
     def choose(cls, shape: ConvShape, results: Requantization, target: CpuTarget) -> IntegerMaskedConv:
-        """The kernel with the tile for `target`, for which `pays` holds."""
+        """The kernel with the tile for `target`, which can expand bytes; there are more than 8 channels."""
         shape = shape.flattened()
         tile = replace(integer_tile(shape, target), prefetch=False)
         return cls(shape, tile, results, DotProduct.choose(tile.lanes, target))
-
-    @staticmethod
-    def pays(shape: ConvShape, weight: torch.Tensor, target: CpuTarget) -> bool:
-        """Whether the target has the instructions, and this is faster than the dense kernel.
-
-        Measured with a weight from memory: 0.7 of the time with half of the weights left, 0.4 with a fifth. With one
-        that fits into the second caches it is never faster.
-        """
-        if not target.has("vbmi2") or shape.groups > 1 or shape.oc <= LANES // 2:
-            return False
-        few = shape.pixels <= _FEW and weight.numel() > target.l2 * target.cores
-        return few and int(weight.count_nonzero()) <= _MOST * weight.numel()
 
     def operands(self) -> tuple[Operand, ...]:
         """x, weight, masks, starts, then those of the dense kernel."""

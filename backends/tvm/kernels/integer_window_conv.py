@@ -25,7 +25,6 @@ from .tiled_conv import Pixels
 from .vmath import constant, vector_type
 
 _BYTE = 8
-_FEW = 6  # pixels or rows for which two shuffled dot products cost less than reading twice the bytes
 _SHUFFLE = {
     4: "llvm.x86.ssse3.pshuf.b.128",
     8: "llvm.x86.avx2.pshuf.b",
@@ -35,51 +34,28 @@ _SHUFFLE = {
 
 @dataclass(frozen=True)
 class Window:
-    """How a step finds its four weights among `length` of them: each by `bits` bits.
+    """What a step takes of x: as many elements as have `STEP` weights left, when of each `part` at most `kept` are.
 
-    By 2 bits a weight is found in its own quarter of four weights: a window of 8 has two of each quarter (2:4), one of
-    16 one (1:4). By 4 bits it is anywhere in the window.
+    Where a weight is in its part is stored in a field of `bits` bits. Parts are of 4 weights, or as long as the window.
     """
 
-    length: int
-    bits: int
+    kept: int
+    part: int
 
     @property
-    def part(self) -> int:
-        """Consecutive weights that share the kept ones."""
-        return STEP if self.bits == 2 else self.length
+    def length(self) -> int:
+        """Elements of x: 8 or 16."""
+        return STEP * self.part // self.kept
 
     @property
-    def kept(self) -> int:
-        """The most weights of a part that are not zero."""
-        return STEP * self.part // self.length
+    def bits(self) -> int:
+        """Bits of a field; two or four fields of different steps share a byte."""
+        return 2 if self.part == STEP else 4
 
     @property
     def steps(self) -> int:
         """Steps whose fields share the bytes of a vector."""
         return _BYTE // self.bits
-
-    @property
-    def share(self) -> float:
-        """Bytes stored for a byte of the dense weight."""
-        return (STEP + STEP * self.bits / _BYTE) / self.length
-
-    def pays(self, pixels: int, product: DotProduct) -> bool:
-        """Whether this is faster than the dense kernel, which multiplies so.
-
-        Measured: 2:4 takes 0.4 to 0.7 of the time of one row of a linear layer, with VNNI 0.7 of that of four rows, all
-        of it for eight, and more beyond. A window of 16 takes 0.6 for many rows.
-        """
-        return self.length == 16 or not product.extension or pixels <= _FEW
-
-    def holds(self, weight: torch.Tensor) -> bool:
-        """Whether no part of the weights [..., k] has more of them."""
-        return bool((self._parts(weight).ne(0).sum(-1) <= self.kept).all())
-
-    @classmethod
-    def find(cls, weight: torch.Tensor) -> Window | None:
-        """The one that stores the weights [..., k] in the fewest bytes, if any does."""
-        return next((window for window in WINDOWS if window.holds(weight)), None)
 
     def _parts(self, weight: torch.Tensor) -> torch.Tensor:
         whole = torch.nn.functional.pad(weight, (0, -weight.shape[-1] % self.length))
@@ -93,10 +69,6 @@ class Window:
         fields = torch.where(values == 0, 0, order).to(torch.int8)
         windows = (*weight.shape[:-1], -1, STEP)
         return values.reshape(windows), fields.reshape(windows)
-
-
-WINDOWS = (Window(16, 2), Window(16, 4), Window(8, 2), Window(8, 4))
-"""By the bytes that they need, the fewest first."""
 
 
 @dataclass(frozen=True)

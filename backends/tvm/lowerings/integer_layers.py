@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from ....arguments import arguments
 from ....cpu import CpuTarget
+from ....integer_sparsity import find_pattern, integer_masked_pays, pattern_pays
 from ....ops.requantization import multiplier_of, shift_of
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
@@ -119,12 +120,12 @@ def _kernel(cx: Lowering, layer: _Layer, shape: ConvShape, weight: torch.Tensor)
     direct = IntegerConv.choose(shape, layer.results, cx.target)
     packed = direct.pack(weight)
     if layer.stored is fxpress.unpack_masked.default and shape.groups == 1:
-        window = Window.find(direct.laid_out(weight))
-        if window is not None and window.pays(shape.pixels, direct.product):
-            windows = IntegerWindowConv.choose(shape, layer.results, cx.target, window)
+        pattern = find_pattern(direct.laid_out(weight))
+        if pattern is not None and pattern_pays(pattern, shape.pixels, cx.target):
+            windows = IntegerWindowConv.choose(shape, layer.results, cx.target, Window(*pattern))
             values, fields = windows.pack_windows(weight)
             return windows.for_weights(values), [cx.constant(values), cx.constant(fields)]
-        if IntegerMaskedConv.pays(shape, weight, cx.target):
+        if integer_masked_pays(shape.pixels, weight, cx.target):
             masked = IntegerMaskedConv.choose(shape, layer.results, cx.target).for_weights(packed)
             return masked, list(map(cx.constant, masked.pack_values(weight)))
     return direct.for_weights(packed), [_stored(cx, layer, packed)]
