@@ -39,8 +39,10 @@ PARTS |= dict.fromkeys(
 PARTS |= dict.fromkeys(
     ("patterns", "reconstruction", "weight_importance", "weight_layers", "zero_steps"), "zero_weights"
 )
+PARTS |= dict.fromkeys(("low_rank", "replacing"), "factor_linear") | {"copies": "widen"}
+PARTS |= dict.fromkeys(("identity_layers", "zero_branches"), "deepen")
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}
-FRONT_DOORS |= {"compiler/learn/programs.py", "compiler/search/strategies.py"}
+FRONT_DOORS |= {"compiler/__init__.py", "compiler/learn/programs.py", "compiler/search/strategies.py"}
 """What users call may know passes; the core behind it may not."""
 
 
