@@ -52,5 +52,5 @@ class RandomFlip:
         return batch.with_tensors({name: self._flip(x) for name, x in images_of(batch, "RandomFlip").items()})
 
     def _flip(self, x: Tensor) -> Tensor:
-        flipped = torch.rand(len(x), 1, 1, 1) < self.probability
+        flipped = torch.rand(len(x), 1, 1, 1, device=x.device) < self.probability
         return torch.where(flipped, x.flip(-1), x)

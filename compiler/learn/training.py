@@ -68,9 +68,12 @@ def train(
     config = TrainConfig() if config is None else config
     if not isinstance(config, TrainConfig):
         raise InvalidInput(f"config must be a TrainConfig, not {type(config).__name__}")
+    if config.patience is not None and evaluate is None:
+        raise InvalidInput(f"patience must be None without evaluate=, which it waits for, not {config.patience}")
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(TerminalProgress()) if progress is None else progress
         stack.enter_context(pytorch_threads(threads))
+        stack.enter_context(torch.enable_grad())
         stage("train: prepare")
         with randomness(config.seed, "begin"):
             training = Training(model, batches, config, loss, teacher, evaluate, device, stack)

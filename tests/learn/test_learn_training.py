@@ -160,6 +160,12 @@ def test_patience_stops_early():
     assert trained.step == 32  # of equals the latest
 
 
+def test_gradients_may_be_off_outside():
+    with torch.no_grad():
+        trained = train(nn.Linear(2, 2, bias=False), [(torch.ones(1, 2), torch.tensor([1]))], TrainConfig(epochs=2))
+    assert trained.curve[1].loss < trained.curve[0].loss
+
+
 def test_progress_is_shown():
     seen = []
     train(net(), BATCHES, TrainConfig(epochs=1), evaluate=lambda f: 0.0, progress=seen.append)
@@ -174,6 +180,7 @@ def test_progress_is_shown():
         ({"evaluate": lambda f: math.nan}, "evaluate must return a finite number, not nan;"),
         ({"evaluate": lambda f: "good"}, "evaluate must return a number or Scores, not 'good'"),
         ({"config": 0.1}, "config must be a TrainConfig, not float$"),
+        ({"config": TrainConfig(patience=1)}, "patience must be None without evaluate=, which it waits for, not 1$"),
         ({"threads": 0}, "threads must be an integer of at least 1 or None, not 0$"),
         ({"loss": lambda y, t: y}, r"loss must return a tensor with one number, not \[24, 2\]"),
         ({"loss": lambda y, t: 0.5}, "loss must return a tensor with one number, not float"),
