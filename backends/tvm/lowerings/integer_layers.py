@@ -13,6 +13,7 @@ from ....arguments import arguments
 from ....cpu import CpuTarget
 from ....integer_sparsity import find_pattern, integer_masked_pays, pattern_pays
 from ....ops.requantization import multiplier_of, shift_of
+from ....sparsity import are_streamed
 from ..kernels.conv_shape import ConvShape
 from ..kernels.integer import shifted_bias
 from ..kernels.integer_conv import IntegerConv, IntegerTiledConv
@@ -125,7 +126,8 @@ def _kernel(cx: Lowering, layer: _Layer, shape: ConvShape, weight: torch.Tensor)
             windows = IntegerWindowConv.choose(shape, layer.results, cx.target, Window(*pattern))
             values, fields = windows.pack_windows(weight)
             return windows.for_weights(values), [cx.constant(values), cx.constant(fields)]
-        if integer_masked_pays(shape.pixels, weight, cx.target):
+        streamed = cx.cached("streamed", lambda: are_streamed(cx.program, cx.target))
+        if integer_masked_pays(shape.pixels, weight, streamed, cx.target):
             masked = IntegerMaskedConv.choose(shape, layer.results, cx.target).for_weights(packed)
             return masked, list(map(cx.constant, masked.pack_values(weight)))
     return direct.for_weights(packed), [_stored(cx, layer, packed)]
