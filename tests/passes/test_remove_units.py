@@ -168,6 +168,71 @@ def recurrent(kind: type[nn.Module]) -> nn.Module:
     return Net(forward, stem=nn.Linear(16, 10), layers=layers, last=nn.Linear(16, 3))
 
 
+def layer_scale() -> nn.Module:
+    """A block of ConvNeXt."""
+
+    def forward(m, x):
+        y = m.stem(x)
+        z = m.norm(m.depthwise(y).permute(0, 2, 3, 1))
+        z = m.shrink(F.gelu(m.grow(z))) * m.scale.weight
+        return m.last(y + z.permute(0, 3, 1, 2))
+
+    layers = dict(stem=conv(3, 8), depthwise=conv(8, 8, 7, groups=8), norm=nn.LayerNorm(8), scale=nn.RMSNorm(8))
+    nn.init.uniform_(layers["scale"].weight, 0.5, 1.5)
+    return Net(forward, **layers, grow=nn.Linear(8, 24), shrink=nn.Linear(24, 8), last=conv(8, 2))
+
+
+def windows() -> nn.Module:
+    """A block of Swin: shifted windows, and a bias for each head from a table that is looked up by distance."""
+
+    def forward(m, x):
+        y = m.stem(x).permute(0, 2, 3, 1).roll((-2, -2), (1, 2))
+        y = y.reshape(2, 2, 4, 2, 4, 12).permute(0, 1, 3, 2, 4, 5).reshape(8, 16, 12)
+        bias = m.table.weight[near.flatten()].view(16, 16, 4).permute(2, 0, 1)
+        q, k, v = (heads(layer(y), 4) for layer in (m.q, m.k, m.v))
+        z = m.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None]).transpose(1, 2).flatten(2))
+        z = z.reshape(2, 2, 2, 4, 4, 12).permute(0, 1, 3, 2, 4, 5).reshape(2, 8, 8, 12).roll((2, 2), (1, 2))
+        corners = [z[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        return m.merge(m.norm(torch.cat(corners, -1)))
+
+    near = torch.arange(16)[:, None] - torch.arange(16)[None] + 15
+    parts = {name: nn.Linear(12, 12) for name in ("q", "k", "v", "out")}
+    table, norm, merge = nn.Embedding(31, 4), nn.LayerNorm(48), nn.Linear(48, 5)
+    return Net(forward, stem=conv(3, 12), **parts, table=table, norm=norm, merge=merge)
+
+
+def embedded() -> nn.Module:
+    """Tokens of a table that is the last weight, too, and weights that are multiplied from the right, as in GPT-2."""
+
+    def forward(m, x):
+        y = m.table(x[:, :, 0].sign().long() + 1) + m.places.weight[: x.shape[1]]
+        z = torch.addmm(m.up.bias, m.norm(y).flatten(0, 1), m.up.weight.t())
+        y = y + (F.gelu(z) @ m.down.weight.t()).unflatten(0, (2, 6))
+        return F.linear(y, m.table.weight)
+
+    tables = dict(table=nn.Embedding(3, 12), places=nn.Embedding(9, 12))
+    return Net(forward, **tables, norm=nn.LayerNorm(12), up=nn.Linear(12, 30), down=nn.Linear(30, 12, bias=False))
+
+
+def looked_up() -> nn.Module:
+    """Tokens are gathered, added to others by their numbers, and repeated along channels."""
+
+    def forward(m, x):
+        y, numbers = m.first(x), torch.tensor([3, 0, 0, 5])[None, :, None].expand(2, 4, 8)
+        y = y.scatter_add(1, numbers, m.second(x)[:, :4]) + y.gather(1, numbers).sum(1, keepdim=True)
+        return m.last(y.repeat(1, 2, 3))
+
+    return Net(forward, first=nn.Linear(16, 8), second=nn.Linear(16, 8), last=nn.Linear(24, 3))
+
+
+def projected() -> nn.Module:
+    def forward(m, x):
+        return m.last(m.layers(m.stem(x))[0])
+
+    layers = nn.LSTM(10, 8, num_layers=2, batch_first=True, bidirectional=True, proj_size=4)
+    return Net(forward, stem=nn.Linear(16, 10), layers=layers, last=nn.Linear(8, 3))
+
+
 NETWORKS = {
     "residual": (residual, IMAGE),
     "concatenation": (concatenation, IMAGE),
@@ -179,7 +244,12 @@ NETWORKS = {
     "flattened": (flattened, IMAGE),
     "pixel_shuffle": (pixel_shuffle, IMAGE),
     "norms": (norms, IMAGE),
+    "layer_scale": (layer_scale, IMAGE),
+    "windows": (windows, IMAGE),
     "gated_mlp": (gated_mlp, TOKENS),
+    "embedded": (embedded, TOKENS),
+    "looked_up": (looked_up, TOKENS),
+    "projected": (projected, TOKENS),
     "gru": (lambda: recurrent(nn.GRU), TOKENS),
     "lstm": (lambda: recurrent(nn.LSTM), TOKENS),
     "torch_attention": (torch_attention, TOKENS),
