@@ -251,6 +251,22 @@ def prune_command(
     )
 
 
+@app.command("optimize")
+def optimize_command(
+    config: Annotated[Path, typer.Argument(help="A .toml file: model, calibration, evaluate, train, strategy, ...")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A folder for the frontier, its artifacts and its page.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Search for the models that nothing beats in quality, latency and size."""
+    from .optimizing import optimize_from_file
+
+    optimize_from_file(config, output)
+
+
 @app.command()
 def run(
     artifact: ArtifactFile,
@@ -298,12 +314,19 @@ def explain(
 
 @app.command()
 def report(
-    artifact: ArtifactFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    artifact: Annotated[Path, typer.Argument(help="An artifact, or the folder of a frontier.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The page to write; of a frontier also a picture, FILE.png.")
+    ] = Path("report.html"),
     threads: Threads = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="How long to measure.")] = 2.0,
 ) -> None:
-    """Write what `explain` shows as one self-contained HTML page with pictures."""
+    """Write what `explain` shows, or what a search found, as one self-contained HTML page with pictures."""
+    if artifact.is_dir():
+        from .optimizing import report_frontier
+
+        report_frontier(artifact, output)
+        return
     from .explaining import write_page
 
     write_page(artifact, output, threads, seconds)

@@ -1,0 +1,75 @@
+"""`fxpress optimize` and `fxpress report`: from a file to a folder of artifacts with a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fxpress
+import pytest
+from fxpress.search.frontier import Frontier
+from typer.testing import Result
+
+pytest.importorskip("optuna", reason="needs optuna")
+Command = Callable[..., Result]
+
+DATA = """
+import torch
+
+def calibration():
+    return [torch.randn(2, 8) for _ in range(2)]
+
+def quality(f):
+    return float(len(f(torch.zeros(2, 8))))
+"""
+
+
+def described(folder: Path, text: str) -> Path:
+    (folder / "data_of_search.py").write_text(DATA)
+    path = folder / "search.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_search_writes_a_folder_and_goes_on_there(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    text = (
+        f'model = "{model_file}:with_inputs"\ncalibration = "{tmp_path}/data_of_search.py:calibration"\n'
+        f'evaluate = "{tmp_path}/data_of_search.py:quality"\nmax_trials = 2\n'
+    )
+    result = fxpress_command("optimize", described(tmp_path, text), "-o", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    assert "what was done" in result.output
+    frontier = Frontier.load_from(tmp_path / "found")
+    assert len(frontier.tried) == 2
+    assert frontier.original.quality.value == 2
+    best = next(point for point in frontier.points if point.artifact is not None)
+    assert fxpress.runtime.load(best.artifact).outputs
+    assert "<svg" in (tmp_path / "found" / "report.html").read_text()
+    (tmp_path / "found" / "report.html").unlink()
+    result = fxpress_command("report", tmp_path / "found", "-o", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    assert "<svg" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = 3", "option model of"),
+        ("speed = 3", "must hold options among"),
+        ("model =", "config must be a TOML file"),
+        ("max_trials = 3", "must say which model"),
+        ('model = "a.py:b"\nmax_trials = true', "must be int, not True"),
+        ('model = "a.py:b"\nevaluate = "quality"', "evaluate must be file.py:name"),
+        ('model = "a.py:b"\ntrain = "quality"', "train must be file.py:name"),
+    ],
+)
+def test_bad_files(fxpress_command: Command, tmp_path: Path, text: str, message: str) -> None:
+    result = fxpress_command("optimize", described(tmp_path, text))
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+
+
+def test_a_missing_frontier(fxpress_command: Command, tmp_path: Path) -> None:
+    result = fxpress_command("report", tmp_path)
+    assert result.exit_code == 1
+    assert "folder must hold a saved Frontier" in " ".join(result.output.split())
