@@ -39,6 +39,7 @@ PACKAGES = (
     "onnxscript",
     "openvino",
     "torch",
+    "torch-pruning",
     "transformers",
 )
 
