@@ -37,9 +37,12 @@ class Integers:
 class Layer(nn.Module):
     """The trained numbers of a layer: float weight and bias, from which its integers are rounded anew every time."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, step: Step) -> None:
+    kept: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, step: Step, *, keep_zeros: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
+        self.register_buffer("kept", weight != 0 if keep_zeros else None, persistent=False)
         self.bias = nn.Parameter(bias) if bias is not None else None
         self.step = step
 
@@ -48,13 +51,17 @@ class Layer(nn.Module):
         scale: Tensor = self.step()
         return scale.expand(self.weight.shape[0])
 
+    def real(self) -> Tensor:
+        """The weight before rounding, zero where that is to stay."""
+        return self.weight if self.kept is None else self.weight * self.kept
+
     def integers(self) -> Tensor:
         """The int8 weight."""
-        return quantize_weight(self.weight, self.scale().detach())
+        return quantize_weight(self.real(), self.scale().detach())
 
     def observe(self) -> None:
         """Make the scale that of the largest weight."""
-        largest = self.weight.detach().flatten(1).abs().amax(1)
+        largest = self.real().detach().flatten(1).abs().amax(1)
         self.step.observe((largest if self.step.start.numel() > 1 else largest.max()) / LARGEST, 1.0)
 
 
@@ -91,7 +98,7 @@ class Simulation(Interpreter):
 
     def _compute(self, n: Node) -> Any:
         if n.op == "get_attr" and n.target in self._module.floats:
-            return self._module.floats[str(n.target)]
+            return self._module.float_value(str(n.target))
         if n.op != "call_function":
             value = super().run_node(n)
             return self._as_integers(n, value) if self._module.is_integer(n) else value
@@ -142,7 +149,7 @@ class Simulation(Interpreter):
         layer = self._module.layers[node.name]
         assert isinstance(layer, Layer)
         scale = layer.scale().reshape(-1, *[1] * (layer.weight.dim() - 1))
-        weight = rounded(layer.weight, scale, layer.integers().float(), -LARGEST, LARGEST)
+        weight = rounded(layer.real(), scale, layer.integers().float(), -LARGEST, LARGEST)
         return {"weight": weight, "bias": layer.bias}
 
     def _lookup(self, node: Node) -> Integers:

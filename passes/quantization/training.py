@@ -30,7 +30,12 @@ FLOATS = ("weight", "bias")
 """Arguments of float ops that are trained where they are constants."""
 
 
-def trainable(program: Program, *, ranges: Ranges = "learned") -> TrainableProgram:
+SPARSE = 0.2
+"""The part of a weight's integers that is zero in a pruned layer: rounding alone makes fewer zero, so that a layer with
+fewer trains all of them."""
+
+
+def trainable(program: Program, *, ranges: Ranges = "learned", keep_zeros: bool = True) -> TrainableProgram:
     """A module that computes exactly what `program`, made by `fxpress.quantize`, computes, and can be trained.
 
     Its parameters are the weights and biases of the layers, integer and float ones, and with `ranges="learned"` the
@@ -40,15 +45,18 @@ def trainable(program: Program, *, ranges: Ranges = "learned") -> TrainableProgr
     training, and stay so: there are no statistics of a batch that could differ from those of deployment, which is how
     small convolutional networks are lost (arXiv:1806.08342, section 3.2.2 recommends to freeze them).
 
+    With `keep_zeros` weights that are zero stay zero, in layers of whose integers at least a fifth is (rounding alone
+    makes fewer zero) and float weights that have some: so a Program keeps its pattern of sparsity.
+
     Raises InvalidInput when the Program holds nothing to train, Unsupported for int8 ops without a gradient.
     """
-    return TrainableProgram(program, ranges=ranges)
+    return TrainableProgram(program, ranges=ranges, keep_zeros=keep_zeros)
 
 
 class TrainableProgram(nn.Module):
     """What `trainable` returns. Called like the model; a batch may have another size than that of the capture."""
 
-    def __init__(self, program: Program, *, ranges: Ranges = "learned") -> None:
+    def __init__(self, program: Program, *, ranges: Ranges = "learned", keep_zeros: bool = True) -> None:
         super().__init__()
         if not isinstance(program, Program):
             raise InvalidInput(
@@ -68,7 +76,8 @@ class TrainableProgram(nn.Module):
                 start = torch.tensor([group.params.scale])
                 self.steps[group.name] = Step(start, learned=learned and not group.fixed)
         self.layers = nn.ModuleDict()
-        self.floats = nn.ParameterDict()
+        self.floats, self.kept = nn.ParameterDict(), nn.Module()
+        self._keep_zeros = keep_zeros
         for node in self.program.nodes:
             if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
                 self._add_parameters(node, learned)
@@ -84,7 +93,10 @@ class TrainableProgram(nn.Module):
         for name in FLOATS:
             constant = values.get(name)
             if _is_float_constant(constant):
-                self.floats[str(constant.target)] = nn.Parameter(self.program.constant(constant).clone())
+                value = self.program.constant(constant)
+                self.floats[str(constant.target)] = nn.Parameter(value.clone())
+                if self._keep_zeros and value.dim() > 1 and 0 < int(value.count_nonzero()) < value.numel():
+                    self.kept.register_buffer(str(constant.target), value != 0, persistent=False)
 
     def _layer(self, node: Node, values: dict[str, Any], learned: bool) -> Layer:
         program = self.program
@@ -99,7 +111,9 @@ class TrainableProgram(nn.Module):
                 bias = whole * (scale.double() * x)
         one = bool((scale == scale[0]).all())
         step = Step(scale[:1] if one else scale, learned=learned)
-        return Layer(weight, None if bias is None else bias.float().clone(), step)
+        zeros = float((integers == 0).float().mean())
+        keep_zeros = self._keep_zeros and SPARSE <= zeros < 1
+        return Layer(weight, None if bias is None else bias.float().clone(), step, keep_zeros=keep_zeros)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the Program, with the parameters as they are, computes; bit for bit."""
@@ -146,6 +160,12 @@ class TrainableProgram(nn.Module):
                 bias = integer_bias(bias, integers, scale, QParams(values["x_scale"], values["x_zero"]))
             constants["bias"] = bias
         return constants
+
+    def float_value(self, name: str) -> Tensor:
+        """A trained constant of float ops as it is now, zero where that is to stay."""
+        parameter: Tensor = self.floats[name]
+        kept = self.kept._buffers.get(name)
+        return parameter if kept is None else parameter * kept
 
     def step_of(self, node: Node) -> tuple[Step, Group]:
         """The scale of an int8 value, and the group that has it."""
@@ -214,7 +234,7 @@ class WriteTrained(Pass):
             else:
                 for name, value in values.items():
                     if is_constant(value) and str(value.target) in module.floats:
-                        values[name] = rw.constant(str(value.target), module.floats[str(value.target)])
+                        values[name] = rw.constant(str(value.target), module.float_value(str(value.target)))
             if any(values[name] is not value for name, value in arguments(node).items()):
                 change_call(node, rw, **values)
 
