@@ -79,7 +79,7 @@ class PackSparse(Pass):
         if form is None:
             form = _stored(weight, left)
         if form is None:
-            rw.skip(node, f"stays dense: {left:.1%} of it is left, too much for its shape and that of its blocks")
+            rw.skip(node, f"stays dense: {left:.1%} of it is left, too much for a sparse kernel and for a smaller file")
             return
         rw.burn()
         rw.log.append(f"%{node.name}: {form.why}")
