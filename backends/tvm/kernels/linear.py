@@ -28,6 +28,9 @@ def pack(weight: torch.Tensor, width: int) -> torch.Tensor:
     return padded.reshape(panels, width, k).transpose(1, 2).contiguous()
 
 
+_WAITING = 0.08  # part of its time that a core may wait; panels that are not prefetched from memory cost 0.12
+
+
 @dataclass(frozen=True, kw_only=True)
 class Linear(Kernel):
     """A linear layer by register tiles of `tile_rows` rows and `tile_vectors` vectors of `lanes` columns.
@@ -261,8 +264,9 @@ def _blocks(m: int, n: int, k: int, panels: int, tiles: int, target: CpuTarget) 
     """The loop order, and into how many blocks the rows are cut."""
     x, weight = 4 * m * k, 4 * n * k
     if weight > 2 * x or (weight > x and x <= target.l2 // 2):
-        level = panels % target.cores == 0 or panels >= 12 * target.cores
-        return "nm", 1 if level else min(tiles, target.cores)
+        # Waiting for another core's last panel costs less than what whole columns save: panels read once, and ahead.
+        waits = -(-panels // target.cores) * target.cores / panels - 1
+        return "nm", 1 if waits <= _WAITING else min(tiles, target.cores)
     # Weights that fit in L2 leave room for a small block of x; the others are streamed, the more rarely the better.
     room = target.l2 // 8 if weight <= target.l2 // 2 else target.l2 // 3
     rounds = -(-x // (room * target.cores))
