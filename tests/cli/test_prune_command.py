@@ -70,3 +70,50 @@ def test_a_recipe_is_written_and_replayed(fxpress_command: Command, model_file: 
     result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", second, *options)
     assert result.exit_code == 1
     assert "importance must be left out with recipe, which says all that is chosen" in result.output
+
+
+def test_zeros_in_a_pattern(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    model_file.write_text(model_file.read_text() + "\ndata = [torch.randn(3, 8) for _ in range(4)]\n")
+    path, page = tmp_path / "m.fxp", tmp_path / "page.html"
+    options = ("--pattern", "2:4", "--reconstruct", "--calibration", f"{model_file}:data", "--sensitivity", page)
+    result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", path, *options)
+    assert result.exit_code == 0, result.output
+    table = [
+        r"layer +weight +left +of +zeros",
+        r"linear +16 x 8 +64 +128 +50\.0%",
+        r"linear_1 +4 x 16 +32 +64 +50\.0%",
+    ]
+    assert re.search("\n".join(table), result.output)
+    assert re.search(r"layer +0\.5\nlinear +\S+\nlinear_1 +\S+\nwrote ", result.output)
+    assert "when one layer is pruned" in page.read_text()
+    result = fxpress_command("explain", path, "--seconds", 0.05)
+    assert re.search("zeros that pruning put into weights\n" + "\n".join(table), result.output)
+    result = fxpress_command("report", path, "-o", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    assert "<code>linear_1</code></td><td>4 x 16</td>" in (tmp_path / "report.html").read_text()
+
+
+def test_presets_of_patterns(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    for options, lines in (
+        (("--config", "2:4", "--only", "2"), (r"linear_1 +4 x 16 +32 +64 +50\.0%", "%linear: not named in only")),
+        (("--config", "blocks-75", "--target", "cpu{isa=avx2}"), (r"linear +16 x 8 +32 +128 +75\.0%",)),
+        (("--config", "0.75", "--pattern", "elements"), (r"linear_1 +4 x 16 +16 +64 +75\.0%",)),
+    ):
+        result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", tmp_path / "m.program", *options)
+        assert result.exit_code == 0, result.output
+        assert all(re.search(line, result.output) for line in lines), result.output
+
+
+def test_patterns_that_do_not_fit_are_refused(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (("--pattern", "5:4"), "pattern N:M must keep fewer than all, N < M, not '5:4'"),
+        (("--pattern", "2:0"), "pattern must be 'units', 'elements', 'blocks', N:M such as '2:4' or RxC"),
+        (("--config", "0.6", "--pattern", "2:4"), "ratio must be 0.5 with pattern='2:4', or left out, not 0.6"),
+        (("--pattern", "2:4", "--reconstruct"), "calibration must be given with reconstruct=True"),
+        (("--reconstruct",), "reconstruct must be False with pattern='units'"),
+        (("--pattern", "2:4", "--only", "nowhere"), "only must match something that can be pruned, but 'nowhere'"),
+    ):
+        result = fxpress_command("prune", f"{model_file}:with_inputs", "-o", tmp_path / "m.program", *options)
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
+    assert not list(tmp_path.glob("*.program"))

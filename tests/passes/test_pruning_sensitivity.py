@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fxpress
 import pytest
 import torch
 from fxpress.errors import InvalidInput
@@ -41,3 +42,37 @@ def test_ratios_and_data_are_checked():
         measure_sensitivity(program(), PruneConfig(), [(X,)], ratios=(1,))
     with pytest.raises(InvalidInput, match=r"^data must have at least one item, not none$"):
         measure_sensitivity(program(), PruneConfig(), [])
+
+
+def test_layers_of_a_pattern_alone():
+    original = program()
+    found = measure_sensitivity(original, PruneConfig(pattern="elements"), [(X,)], ratios=(0.0, 0.5, 0.9))
+    assert found.text().split("\n")[0].split() == ["layer", "0", "0.5", "0.9"]
+    assert list(found.errors) == ["linear", "linear_1", "linear_2"]
+    first, second, _ = found.errors.values()
+    assert first[0] == second[0] == 0
+    assert min(first[1:]) > 0.01
+    assert second[1] < 1e-6 < second[2]  # half of that weight is zero
+    alone = fxpress.prune(original, PruneConfig(pattern="elements"), only="0")
+    wanted = original.run(X)
+    assert first[1] == pytest.approx(float((alone.run(X) - wanted).norm() / wanted.norm()))
+    note = original.clone()
+    found.note(note)
+    assert [row["group"] for row in note.history[-1].decisions] == list(found.errors)
+
+
+@pytest.mark.parametrize("importance", ["l2", "activation"])
+def test_layers_reconstructed_alone(importance):
+    original, items = program(), [(torch.randn(3, 4) @ torch.randn(4, 4),) for _ in range(8)]
+    errors = {}
+    for reconstruct in (False, True):
+        config = PruneConfig(pattern="2:4", reconstruct=reconstruct, importance=importance)
+        found = measure_sensitivity(original, config, items)
+        assert found.ratios == (0.5,)
+        errors[reconstruct] = [x for (x,) in found.errors.values()]
+    assert sum(errors[True]) < 0.9 * sum(errors[False])
+
+
+def test_ratios_that_contradict_a_pattern_are_refused():
+    with pytest.raises(InvalidInput, match=r"^ratios must be \[0\.5\] with pattern='2:4', not \[0\.5, 0\.75\]$"):
+        measure_sensitivity(program(), PruneConfig(pattern="2:4"), [(X,)], ratios=(0.5, 0.75))
