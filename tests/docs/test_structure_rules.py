@@ -37,6 +37,10 @@ PARTS |= dict.fromkeys(
     "remove_units",
 )  # fmt: skip
 PARTS |= dict.fromkeys(
+    ("budget_search", "budgeted", "budgets", "layer_table", "meters", "predicted_costs", "width_choice", "widths"),
+    "remove_units",
+)  # fmt: skip
+PARTS |= dict.fromkeys(
     ("patterns", "reconstruction", "weight_importance", "weight_layers", "zero_steps"), "zero_weights"
 )
 PARTS |= dict.fromkeys(("low_rank", "replacing"), "factor_linear") | {"copies": "widen"}
