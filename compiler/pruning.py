@@ -1,4 +1,4 @@
-"""`fxpress.prune`: from a model or a Program to a Program without the channels, heads and units that matter least."""
+"""`fxpress.prune`: from a model or a Program to one without the channels, heads, units or weights that matter least."""
 
 from __future__ import annotations
 
@@ -54,11 +54,15 @@ def prune(
     left. What had to stay whole and why is in its history, which `explain` shows; `fxpress.Recipe.of` is what was
     chosen, to be done again.
 
+    With a `pattern` in the config no unit goes: weights of linear layers and convolutions become zero, in the same
+    graph, and `ignore` and `only` name layers whose weights stay or the only ones that do not.
+
     With a `budget` in the config, artifacts are compiled and measured until the promise holds, which the history tells
     too; `cache` is a folder that keeps the measured seconds of kernels for the next time.
 
     Raises InvalidInput for a ratio outside [0, 1), a budget out of reach, a scope that matches nothing, a model of
-    which nothing can be removed, bad data, recovery without calibration data, and what capturing raises.
+    which nothing can be removed, bad data, recovery or reconstruction without calibration data, and what capturing
+    raises.
     """
     from .passes.pruning.budgeted import prune_to_budget
     from .passes.pruning.config import config_of
