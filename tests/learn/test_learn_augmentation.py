@@ -53,6 +53,22 @@ def test_cutmix_takes_one_rectangle_and_counts_it(shape, seed):
                 assert int(extent.prod()) == len(places)
 
 
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 5.0])
+def test_shares_are_drawn_from_a_beta_distribution(alpha):
+    batch = of_images((2, 1, 1, 1), 0)
+    shares = torch.tensor([applied(Mixup(alpha=alpha), batch, seed).targets[0][1] for seed in range(400)])
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.06)
+    assert float(shares.var()) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
+
+
+def test_rectangles_are_as_large_as_drawn_unless_cut_off():
+    batch = of_images((2, 1, 64, 64), 0)
+    for alpha, least in ((1.0, 0.0), (1e4, 0.48)):
+        shares = [applied(CutMix(alpha=alpha, probability=1.0), batch, seed).targets[0][1] for seed in range(100)]
+        assert least < min(shares) < least + 0.06
+        assert max(shares) > 0.8
+
+
 def test_what_is_done_with_a_probability_is_sometimes_left_out():
     batch = of_images((4, 1, 3, 3), 0)
     for augmentation in (Mixup(probability=0.5), CutMix(probability=0.5)):

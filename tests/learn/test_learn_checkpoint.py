@@ -33,7 +33,9 @@ def check_same(found, wanted):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    return run(None)
+    whole = run(None)
+    assert (whole.step, len(whole.curve), whole.stopped) == (5, 3, "patience")
+    return whole
 
 
 def test_a_killed_process_goes_on_with_the_same_bits(tmp_path, uninterrupted):
@@ -44,7 +46,7 @@ def test_a_killed_process_goes_on_with_the_same_bits(tmp_path, uninterrupted):
     assert load_checkpoint(path)["position"]["step"] == 7
     steps = []
     found = run(path, lambda stage: steps.append(stage.split(",")[0]))
-    assert steps[1] == "train: step 8 of 15"
+    assert steps[1] == "train: step 8 of 20"
     check_same(found, uninterrupted)
 
 
