@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from ...kernel_times import KernelTimes
+from ...kernel_times import HasKernels, KernelTimes, KernelUse, TimingCode
 from ...pass_manager import PassManager
 from ...program import Program
 from ...progress import Progress
@@ -84,9 +84,24 @@ Measure = Callable[[Sequence[Any]], Sequence[float]]
 """Takes lowered Programs of one layer each and gives what each costs."""
 
 
+@dataclass(frozen=True)
+class Computing:
+    """The kernels of a lowered Program that compute: no copies, which a layer's neighbours in a model may spare."""
+
+    lowered: HasKernels
+
+    def kernel_uses(self) -> list[KernelUse]:
+        """Those calls of a run, in order."""
+        return [use for use in self.lowered.kernel_uses() if use.flops]
+
+    def timing_code(self, keys: Sequence[str]) -> TimingCode:
+        """Code that calls kernels of these keys one by one."""
+        return self.lowered.timing_code(keys)
+
+
 def seconds_of(times: KernelTimes) -> Measure:
-    """Measures the seconds of what computes in a layer; not of copies, which its neighbours in a model may spare."""
-    return lambda lowered: [sum(each for use, each in uses if use.flops) for uses in times.of(*lowered)]
+    """Measures the seconds of what computes in a layer."""
+    return lambda lowered: [sum(seconds for _, seconds in uses) for uses in times.of(*map(Computing, lowered))]
 
 
 def layer_tables(
