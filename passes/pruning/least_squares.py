@@ -8,6 +8,8 @@ from torch import Tensor
 STEPS = 200
 """The most steps of conjugate gradients, for weights with zeros that stay."""
 TOLERANCE = 1e-10
+ROUNDING = 1e-9
+"""Of the inputs' energy, their mean included: far above what float64 may be off, far below what any ridge is."""
 
 
 class LeastSquares:
@@ -45,14 +47,18 @@ class LeastSquares:
     def solve(self) -> tuple[Tensor, Tensor]:
         """The step [groups, n, k] and the shift [groups, n], float64."""
         moment, cross = self._centred()
-        energy = moment.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-        raised = moment + torch.diag_embed((self._ridge * energy + (energy == 0)).expand(-1, moment.shape[1]))
+        raised = moment + torch.diag_embed(self._raise(moment).expand(-1, moment.shape[1]))
         if self._mask is None:
             step = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(raised)).mT
         else:
             step = conjugate_gradients(raised, cross, self._mask)
         shift = (self._error - (step @ self._sum.unsqueeze(2)).squeeze(2)) / self._count
         return step, shift
+
+    def _raise(self, moment: Tensor) -> Tensor:
+        """What is added to the diagonal, [groups, 1]: inputs that never change leave nothing else but rounding there."""
+        energy, whole = (x.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) for x in (moment, self._moment))
+        return self._ridge * energy.clamp(min=0) + ROUNDING * whole + (whole == 0)
 
     def _centred(self) -> tuple[Tensor, Tensor]:
         """The second moments of rows, and of errors with rows, less their means."""

@@ -163,6 +163,17 @@ def test_least_squares_finds_the_weights_that_made_the_errors(sparse):
     assert fit.left(found) < 1e-3
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-3, 1e4])
+def test_inputs_that_never_change_tell_of_the_bias_only(value):
+    weight = torch.randn(2, 3, 5)
+    fit = LeastSquares(weight, 1e-3)
+    for _ in range(50):
+        fit.add(torch.full((2, 7, 5), value / 3), torch.full((2, 7, 3), 0.1))
+    step, shift = fit.solve()
+    torch.testing.assert_close((step * value / 3).sum(2) + shift, torch.full((2, 3), 0.1, dtype=torch.float64))
+    assert float((step * value).abs().max()) < 1e-3
+
+
 def test_data_that_is_not_finite_leaves_the_layer_alone():
     net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), torch.randn(1, 4)
     nn.init.constant_(net[0].weight, 100.0)
