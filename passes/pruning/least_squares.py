@@ -56,7 +56,7 @@ class LeastSquares:
         return step, shift
 
     def _raise(self, moment: Tensor) -> Tensor:
-        """What is added to the diagonal, [groups, 1]: inputs that never change leave nothing else but rounding there."""
+        """What is added to the diagonal, [groups, 1]: inputs that never change leave but rounding there."""
         energy, whole = (x.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) for x in (moment, self._moment))
         return self._ridge * energy.clamp(min=0) + ROUNDING * whole + (whole == 0)
 
