@@ -25,6 +25,7 @@ import fxpress
 import machine
 import torch
 import typer
+from fxpress.passes.pruning.config import PruneConfig
 from measure import interleave
 from models import MODELS, Model
 from peers import aligned, missing
@@ -39,7 +40,8 @@ from worker import FAILURES
 
 FORMAT = 1
 RATIOS = (0.25, 0.5)
-OURS, PEER = "fxpress", "torch-pruning"
+OURS, EXACT, PEER = "fxpress", "fxpress-exact", "torch-pruning"
+"""Ours by default, whose widths are rounded up to what the kernels like; with the ratio's exact widths; the peer."""
 FAILS = (*FAILURES, NotImplementedError, ZeroDivisionError)
 
 Call = Callable[..., Any]
@@ -68,10 +70,10 @@ def sizes_of(program: fxpress.Program) -> dict[str, int]:
     }
 
 
-def ours(module: nn.Module, args: tuple[Any, ...], ratio: float) -> tuple[dict[str, Any], Any]:
+def ours(module: nn.Module, args: tuple[Any, ...], config: float | PruneConfig) -> tuple[dict[str, Any], Any]:
     """Prune with fxpress: what is known of the result, and the result."""
     start = time.perf_counter()
-    program = fxpress.prune(module, ratio, args=args, progress=lambda stage: None)
+    program = fxpress.prune(module, config, args=args, progress=lambda stage: None)
     seconds = time.perf_counter() - start
     with torch.no_grad():
         expected, found = shapes(module(*args)), shapes(program.run(*args))
@@ -138,14 +140,18 @@ def measure(name: str, ratios: list[float], *, latency: bool, threads: int, roun
     calls: dict[str, Call] = {"unpruned": compiled(module, args, threads)} if latency else {}
     for ratio in ratios:
         mine, program = ours(module, args, ratio)
+        exact, narrow = ours(module, args, PruneConfig(ratio=ratio, multiple=1))
         peer, pruned = theirs(model, module, args, ratio)
-        entry["ratios"][str(ratio)] = {OURS: mine, PEER: peer}
-        for who, result in ((OURS, program), (PEER, pruned)):
+        entry["ratios"][str(ratio)] = {OURS: mine, EXACT: exact, PEER: peer}
+        if exact["parameters"] == mine["parameters"]:
+            narrow = None  # the same widths
+        for who, result in ((OURS, program), (EXACT, narrow), (PEER, pruned)):
             if latency and result is not None:
                 try:
                     calls[f"{who} {ratio}"] = compiled(result, args, threads)
                 except FAILS as error:
-                    peer["compile"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    reason = " ".join(str(error).split())[:300]
+                    entry["ratios"][str(ratio)][who]["compile"] = f"{type(error).__name__}: {reason}"
     if latency:
         found = interleave(calls, rounds=rounds, threads=threads)
         entry["latency"] = {key: asdict(value) for key, value in found.latencies.items()}
@@ -156,20 +162,24 @@ def measure(name: str, ratios: list[float], *, latency: bool, threads: int, roun
 def table(document: dict[str, Any]) -> Table:
     """Who could prune what, what is left, and how much faster that is."""
     shown = Table(title="pruned by fxpress and by torch-pruning, compiled with the same backend")
-    for column in ("model", "ratio", "multiplications", "parameters", OURS, "multiplications", "parameters", PEER):
+    peers = [name for who in (OURS, EXACT, PEER) for name in ("multiplied", "parameters", who)]
+    for column in ("model", "ratio", *peers):
         shown.add_column(column, justify="left" if column == "model" else "right")
     for name, entry in document["models"].items():
         times = entry.get("latency", {})
         for ratio, both in entry["ratios"].items():
             row = [name, ratio]
-            for who in (OURS, PEER):
-                one = both[who]
-                known = one if who == OURS else next((s for s in [*one["settings"].values()][::-1] if s["ok"]), None)
+            for who in (OURS, EXACT, PEER):
+                one = both.get(who)
+                if one is None:
+                    row += ["", "", ""]
+                    continue
+                known = one if who != PEER else next((s for s in [*one["settings"].values()][::-1] if s["ok"]), None)
                 if known is None or not one["ok"]:
                     row += ["", "", "cannot"]
                     continue
                 row += [f"{known[key] / entry[key]:.0%}" for key in ("multiplications", "parameters")]
-                key = f"{who} {ratio}"
+                key = f"{who} {ratio}" if f"{who} {ratio}" in times or who != EXACT else f"{OURS} {ratio}"
                 row += [f"{times['unpruned']['median'] / times[key]['median']:.2f}x" if key in times else "can"]
             shown.add_row(*row)
     return shown
