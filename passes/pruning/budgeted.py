@@ -45,9 +45,14 @@ def prune_to_budget(
     """The pass after which `program`, whose groups are `groups`, costs what `config.budget` allows.
 
     `times` and `meter` take the place of measuring kernels and artifacts; `cache` is a folder that keeps the seconds of
-    kernels. Raises InvalidInput for a budget out of reach, with the least that can be reached, and Unsupported for a
-    target whose costs are not known here.
+    kernels. Raises InvalidInput for a budget out of reach, with the least that can be reached, and Unsupported for
+    sizes that vary and for a target whose costs are not known here.
     """
+    if program.is_dynamic:
+        raise Unsupported(
+            "budget must be for a Program of fixed sizes, not one with sizes that vary, whose costs vary with them; "
+            "capture it without dynamic_shapes, or give a ratio"
+        )
     budget, stage = PruneBudget.parse(config.budget), progress or (lambda name: None)
     measure = meter or meter_of(budget, program, target, stage)
     rounding = Rounding.of(config, target)

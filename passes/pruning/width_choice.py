@@ -126,6 +126,8 @@ def cheapest_levels(problem: Problem) -> list[int]:
 
 def _solve(problem: Problem, limit: float | None) -> list[int] | None:
     """Least loss within a limit, or the least cost where there is none."""
+    if not problem.losses:
+        return [] if limit is None or problem.at([]) <= limit else None
     columns = _Columns(problem)
     unit = abs(problem.at([0] * len(problem.losses))) or 1.0  # solvers have absolute tolerances
     cost = columns.row(problem.cost) / unit

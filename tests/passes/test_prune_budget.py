@@ -335,6 +335,20 @@ def test_latency_needs_the_machine_itself():
             fxpress.prune(network(), PruneConfig(budget="latency=50%"), args=(IMAGE,), target=target)
 
 
+def test_sizes_that_vary_have_no_costs():
+    program = fxpress.capture(network(), (IMAGE.repeat(2, 1, 1, 1),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    with pytest.raises(
+        Unsupported, match=r"^budget must be for a Program of fixed sizes, not one with sizes that vary"
+    ):
+        fxpress.prune(program, PruneConfig(budget="size=50%"))
+
+
+def test_a_problem_without_groups_has_one_choice():
+    problem = Problem([], Cost(fixed=2.0))
+    assert cheapest_levels(problem) == choose_levels(problem, 2.0) == []
+    assert choose_levels(problem, 1.0) is None
+
+
 def test_artifacts_take_turns():
     now, order = [0.0], []
 
