@@ -98,6 +98,9 @@ class Together:
             raise InvalidInput(f"parts of Together must be readable again; {AGAIN}")
         self._parts = parts
 
+    def __len__(self) -> int:
+        return len(self._parts) * max(len(part) for part in self._parts)  # type: ignore[arg-type]
+
     def __iter__(self) -> Iterator[Any]:
         readers = [iter(part) for part in self._parts]
         ended = [False] * len(readers)

@@ -136,3 +136,6 @@ def test_parts_take_turns_and_the_longest_is_read_once():
     assert list(Together("ab", "12345")) == list("a1b2a3b4a5")
     assert list(Together("ab", "12")) == list("a1b2")
     assert list(Together("ab")) == list("ab")
+    for parts in (("ab", "12345"), ("ab", "12"), ("ab",), ("abc", "1", "xy")):
+        assert len(Together(*parts)) == len(list(Together(*parts)))
+    assert Source(Together(DataLoader(Stream(), batch_size=4), [(X, Y)]), 0).length == 6

@@ -1,5 +1,6 @@
 """`train` and `train_with` on Programs and modules: they learn, are decided by the seed, leave the rest as it was."""
 
+import json
 import math
 import random
 
@@ -147,6 +148,9 @@ def test_the_best_weights_are_returned_or_the_last():
         trained = train(net(), BATCHES, config, evaluate=lambda f, answers=answers: next(answers))
         assert (trained.step, trained.quality) == (step, 0.9 if keep == "best" else 0.2)
         assert trained.stopped == "finished"
+        document = json.loads(json.dumps(trained.to_json()))
+        assert TrainConfig.from_json(document["config"]) == config
+        assert [point["quality"] for point in document["curve"]] == said
     two = train(net(), BATCHES, TrainConfig(epochs=3, steps=16))
     assert two.step == 16
     assert [point.step for point in two.curve] == [8, 16]
