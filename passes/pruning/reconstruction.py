@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from ...errors import InvalidInput
 from ...program import Program
 from ..match import is_call, is_constant
 from ..quantization.gptq import BLOCK, damped, inverse_factor, replace_columns
@@ -109,7 +110,8 @@ def visit_layers(
     """Run the Program on all items, node by node, and show each layer with x.T @ x [k, k] of its inputs to `visit`.
 
     What that returns is the layer's weight from then on; None changes nothing. A shared weight changes at its last
-    call. Values of all items are in memory from the node that makes them to the last that reads them.
+    call. Values of all items are in memory from the node that makes them to the last that reads them. Raises
+    InvalidInput for a layer with inputs that are not finite.
     """
     with torch.no_grad():
         _Visits(program, layers, items, visit).run()
@@ -143,6 +145,11 @@ class _Visits:
         moment = sum((second_moment(rows_of(node, x).float()) for x in self._values[input_of(node)]), torch.zeros(1))
         self._moments[layer] = self._moments.get(layer, torch.zeros(1)) + moment
         if node is layer.calls[-1]:
+            if not bool(self._moments[layer].isfinite().all()):
+                raise InvalidInput(
+                    f"inputs of layer {layer.name} must be finite on the calibration data for its reconstruction; "
+                    "leave it as it is with ignore="
+                )
             better = self._visit(layer, self._moments.pop(layer)[0])
             if better is not None:
                 self._changed[str(layer.weight.target)] = better

@@ -6,6 +6,7 @@ import fxpress
 import pytest
 import torch
 import torch.nn.functional as F
+from fxpress.errors import InvalidInput
 from fxpress.passes.pruning.config import PruneConfig
 from fxpress.passes.pruning.patterns import Blocks, NofM, Pattern
 from fxpress.passes.pruning.reconstruction import reconstruct
@@ -186,3 +187,17 @@ def test_models_come_closer(name, text):
         found = fxpress.prune(program, config, calibration=items[:4])
         errors.append(sum(float((found.run(x) - y).square().sum()) for x, y in zip(items, wanted, strict=True)))
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_inputs_that_are_not_finite_are_refused():
+    class Logarithm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.log())
+
+    x, config = torch.ones(2, 8), PruneConfig(pattern="2:4", reconstruct=True)
+    with pytest.raises(InvalidInput, match=r"^inputs of layer linear must be finite on the calibration data for its"):
+        fxpress.prune(Logarithm().eval(), config, args=(x,), calibration=[x, 0 * x])

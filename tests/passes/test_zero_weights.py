@@ -316,3 +316,23 @@ def test_matrices_are_those_of_sparse_storage():
         weight = program.constant(layer.weight)
         assert torch.equal(layer.matrix(weight), weight_matrix(weight))
         assert torch.equal(layer.weight_of(layer.matrix(weight)), weight)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([nn.Linear(8, 8) for _ in range(4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for branch in self.branches:
+            x = x + branch(x).relu()
+        return x
+
+
+def test_branches_that_go_as_a_whole_go_before_zeros():
+    x = torch.randn(4, 8)
+    program = pruned(Residual().eval(), x, pattern="2:4", blocks=0.5)
+    assert [record.name for record in program.history][-2:] == ["remove-blocks", "zero-weights"]
+    assert len(matrices(program)) == 2
+    for matrix in matrices(program).values():
+        assert_pattern(matrix, "2:4", 0.5)
