@@ -62,7 +62,9 @@ def _grouped(m: Ties, weight: Node, x: Axis, y: Axis, groups: int, transposed: b
     m.split(y, [outer, *inner_y])
     m.same(m.axis(weight, 0), x if transposed else y)
     columns = m.axis(weight, 1)
-    for factor in inner_y if transposed else inner_x:
+    for factor in inner_y if transposed else ():
+        m.same(factor, columns)
+    for factor in () if transposed else inner_x:
         m.contract(factor, columns)
 
 

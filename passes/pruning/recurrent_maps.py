@@ -31,6 +31,7 @@ def _recurrent(gates: int) -> Any:
         m.hold(m.axis(x, time), "steps in time")
         m.hold(m.axis(node, time, 0), "steps in time")
         m.same(m.axis(x, batch), m.axis(node, batch, 0))
+        m.same(m.axis(x, batch), m.axis(states[0], 1))
         if not projects:
             m.same(output, unit)
         for part, (state, own) in enumerate(zip(states, (output, unit), strict=False), 1):

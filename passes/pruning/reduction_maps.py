@@ -15,7 +15,8 @@ aten = torch.ops.aten
 Arguments = Mapping[str, Any]
 
 
-def _reduced(x: Node, a: Arguments) -> set[int]:
+def reduced_dims(x: Node, a: Arguments) -> set[int]:
+    """The dims that a reduction is over."""
     dims = a.get("dim")
     if dims is None or dims == []:
         return set(range(rank(x)))
@@ -25,7 +26,7 @@ def _reduced(x: Node, a: Arguments) -> set[int]:
 def _reduce(m: Ties, node: Node, a: Arguments) -> None:
     """Sums, means and the like are over the indices that are left."""
     x = a["self"]
-    gone = _reduced(x, a)
+    gone = reduced_dims(x, a)
     if a.get("keepdim"):
         left = {dim: dim for dim in range(rank(x)) if dim not in gone}
     else:
@@ -47,7 +48,7 @@ def _along(reason: str) -> Any:
 
 def _reduce_whole(m: Ties, node: Node, a: Arguments) -> None:
     """As `_reduce`, where the numbers of indices, or how many there are, make the result."""
-    for dim in _reduced(a["self"], a):
+    for dim in reduced_dims(a["self"], a):
         m.hold(m.axis(a["self"], dim), "indices that are compared with each other")
     _reduce(m, node, a)
 

@@ -1,0 +1,1 @@
+"""Layers replaced by cheaper ones, which training brings near the original: factors, heads, activations, exits."""
