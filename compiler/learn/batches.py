@@ -79,6 +79,9 @@ class Batch:
         return sha.hexdigest()
 
 
+Use = Callable[[Batch], None]
+
+
 def bytes_of(x: Tensor) -> bytes:
     """The tensor's numbers as they lie in memory, row by row."""
     return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -112,13 +115,13 @@ class Source:
         if not found:
             raise InvalidInput("batches must yield at least one batch an epoch, not none; is the dataset empty?")
 
-    def peek(self, count: int) -> Iterator[Batch]:
-        """The first batches, as if nobody had read them."""
+    def peek(self, count: int, use: Use) -> None:
+        """Use the first batches, one after the other, as if nobody had read them."""
         states = self.generators_state()
         with randomness(self._seed, "peek"):
-            found = list(itertools.islice(self.epoch(0), count))
+            for batch in itertools.islice(self.epoch(0), count):
+                use(batch)
         self.set_generators_state(states)
-        yield from found
 
     def generators_state(self) -> list[Tensor]:
         """The states of the generators that a DataLoader shuffles with."""

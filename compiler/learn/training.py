@@ -100,8 +100,9 @@ class Training:
         self.device = torch.device(device) if device is not None else next(self.module.parameters()).device
         self.module.to(self.device)
         self.source = Source(batches, config.seed)
-        first = next(iter(self.source.peek(1)))
-        self.objective = Objective(self.module, config, loss, teacher, first, self.device, stack)
+        first: list[Batch] = []
+        self.source.peek(1, first.append)
+        self.objective = Objective(self.module, config, loss, teacher, first[0], self.device, stack)
         self.evaluate = evaluate
         self.identity = identity_of(self.module, config, self.source.length, loss, teacher, evaluate)
         self.optimizer = optimizer_of([self.module, self.objective.heads], config)

@@ -3,7 +3,7 @@
 import fxpress
 import pytest
 import torch
-from fxpress.learn import TrainConfig, WeightAverage, train
+from fxpress.learn import Batch, TrainConfig, WeightAverage, train
 from fxpress.learn.programs import as_module, normalizers
 from fxpress.learn.statistics import estimate_statistics
 from torch import nn
@@ -41,16 +41,15 @@ def statistics_of(f, batch_mean):
     return [torch.stack(x).mean(0) for x in zip(*found, strict=True)]
 
 
-def read(batches):
-    from fxpress.learn.batches import Batch
-
-    return lambda count: (Batch.of(item, 0) for item in batches[:count])
+def read(count, use):
+    for item in BATCHES[:count]:
+        use(Batch.of(item, 0))
 
 
 def test_statistics_are_the_means_of_those_of_batches():
     module = net()
     module[1].momentum = None
-    estimate_statistics(module, normalizers(module), read(BATCHES), torch.device("cpu"))
+    estimate_statistics(module, normalizers(module), read, torch.device("cpu"))
     with torch.no_grad():
         mean, variance = statistics_of(module[0], BATCHES)
     torch.testing.assert_close(module[1].running_mean, mean)
@@ -64,7 +63,7 @@ def test_statistics_of_programs_are_estimated_alike():
     model = net().eval()
     module = as_module(fxpress.capture(model, (X[:1],)))
     for each in (model, module):
-        estimate_statistics(each, normalizers(each), read(BATCHES), torch.device("cpu"))
+        estimate_statistics(each, normalizers(each), read, torch.device("cpu"))
     mean, variance = module.statistics.buffers()
     torch.testing.assert_close(mean, model[1].running_mean)
     torch.testing.assert_close(variance, model[1].running_var)
