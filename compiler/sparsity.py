@@ -23,8 +23,9 @@ UNPACK = (fxpress.unpack_blocks.default, fxpress.unpack_masked.default)
 class Use:
     """What of a layer decides how its weight is best stored.
 
-    `rows` are rows, or pixels, of results. `winograd` says that the dense kernel multiplies less than a plain one,
-    `streamed` that weights come from memory each time (`are_streamed`).
+    `linear` says that each row of results is made of one row, or pixel, of inputs, and `rows` is their number.
+    `winograd` says that the dense kernel multiplies less than a plain one, `streamed` that weights come from memory
+    each time (`are_streamed`).
     """
 
     linear: bool

@@ -124,7 +124,8 @@ def _use(layer: Node, streamed: bool, target: CpuTarget) -> Use:
     rows = result.numel() // n
     if layer.target in LINEARS:
         return Use(True, rows, streamed=streamed)
+    linear = a["groups"] == 1 and all(size == 1 for size in kernel) and not any(a["padding"])
     image = result[1:-1] if a["channels_last"] else result[2:]
     shape = (result[0], *image, inputs, n)
     winograd = len(kernel) == 2 and uses_winograd(kernel, a["stride"], a["dilation"], shape, target)
-    return Use(False, rows, a["groups"], winograd, streamed)
+    return Use(linear, rows, a["groups"], winograd, streamed)

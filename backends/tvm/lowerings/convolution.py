@@ -14,7 +14,6 @@ from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape
 from ..kernels.conv_transpose import ConvTranspose
 from ..kernels.depthwise import DepthwiseConv
-from ..kernels.sparse_conv import SparseConv
 from ..kernels.winograd import WinogradConv, profitable
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -28,6 +27,7 @@ from .images import (
     pixel_strides,
     restore_order,
 )
+from .sparse_layers import masked_kernel, pixels_as_rows, sparse_kernel
 from .weights import check_weight, packed_weight, weight_tensor
 
 fxpress = torch.ops.fxpress
@@ -119,6 +119,11 @@ def _kernel(cx: Lowering, shape: ConvShape, weight: Node, tensor: torch.Tensor) 
 
     if weight.target is fxpress.unpack_blocks.default and shape.groups == 1:
         return sparse_kernel(cx, shape, four_dims(tensor))
+    if weight.target is fxpress.unpack_masked.default:
+        rows = pixels_as_rows(shape)
+        masked = None if rows is None else masked_kernel(cx, rows, tensor.flatten(1))
+        if masked is not None:
+            return masked
     if shape.groups == shape.ic == shape.oc:
         depthwise = DepthwiseConv.choose(shape, cx.target)
         return depthwise, (pack(depthwise),)
@@ -131,12 +136,6 @@ def _kernel(cx: Lowering, shape: ConvShape, weight: Node, tensor: torch.Tensor) 
         return winograd, (packed,)
     direct = DirectConv.choose(shape, cx.target)
     return direct, (pack(direct),)
-
-
-def sparse_kernel(cx: Lowering, shape: ConvShape, weight: torch.Tensor) -> tuple[SparseConv, tuple[View, ...]]:
-    """The kernel for a weight [oc, ic, kh, kw] stored in blocks, and its operands."""
-    kernel = SparseConv.choose_sparse(shape, weight, cx.target)
-    return kernel, tuple(map(cx.constant, kernel.pack_sparse(weight)))
 
 
 def _bias(cx: Lowering, bias: Node | None, oc: int) -> View:

@@ -10,17 +10,15 @@ import torch
 from torch.fx import Node
 
 from ....cpu import CpuTarget
-from ....sparsity import are_streamed, masked_pays
 from ..kernels.base import Kernel
 from ..kernels.conv_shape import rows_as_pixels
 from ..kernels.dot import Dot
 from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
-from ..kernels.masked_linear import MaskedLinear
 from ..kernels.sparse_conv import SparseConv
 from ..lowering import Lowering, OpRule
 from ..views import View
-from .convolution import sparse_kernel
+from .sparse_layers import masked_kernel, sparse_kernel
 from .weights import check_weight, packed_weight, weight_tensor
 
 fxpress = torch.ops.fxpress
@@ -83,12 +81,11 @@ def _kernel(cx: Lowering, shape: LinearShape, weight: Node) -> tuple[Kernel, tup
     """The kernel for a layer, and its weight operands."""
     if weight.target is fxpress.unpack_blocks.default:
         return sparse_kernel(cx, rows_as_pixels(shape, shape.x), weight_tensor(cx, weight)[:, :, None, None])
+    masked = None
     if weight.target is fxpress.unpack_masked.default:
-        tensor = weight_tensor(cx, weight)
-        streamed = cx.cached("streamed", lambda: are_streamed(cx.program, cx.target))
-        if masked_pays(shape.m, tensor, streamed, cx.target):
-            masked = MaskedLinear.choose_masked(shape, cx.target)
-            return masked, tuple(map(cx.constant, masked.pack_sparse(tensor)))
+        masked = masked_kernel(cx, shape, weight_tensor(cx, weight))
+    if masked is not None:
+        return masked
     dense = linear_kernel(shape, cx.target)
     return dense, (packed_weight(cx, weight, dense.pack),)
 

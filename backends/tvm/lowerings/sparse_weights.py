@@ -8,13 +8,12 @@ import torch
 from torch.fx import Node
 
 from ....cpu import CpuTarget
+from ....sparsity import UNPACK
 from ..kernels.expand_masked import ExpandMasked
 from ..lowering import Lowering, OpRule, dtype_name
 from ..views import View
 
 fxpress = torch.ops.fxpress
-
-UNPACK = (fxpress.unpack_blocks.default, fxpress.unpack_masked.default)
 
 LAYERS = (
     fxpress.conv.default,
