@@ -31,6 +31,7 @@ import typer
 from fxpress.ops import fxpress as ops
 from fxpress.ops.sparse import from_matrix, weight_matrix
 from fxpress.rewriter import Rewriter
+from fxpress.runtime import load
 from fxpress.testing import trace
 from measure import interleave
 from rich.console import Console
@@ -141,7 +142,7 @@ def measured(paths: dict[str, Path], rounds: int, threads: int) -> dict[str, Any
     """The `chains` entry of the results."""
     entries, calls = {}, {}
     for variant, path in paths.items():
-        artifact = fxpress.load(path, num_threads=threads)
+        artifact = load(path, num_threads=threads)
         layers = [layer["kernel"] for layer in artifact.manifest["layers"] if "conv" in layer["kernel"]]
         entries[variant] = {
             "constants": artifact.manifest["memory"]["constants"],
