@@ -20,6 +20,7 @@ import fxpress
 import machine
 import torch
 import typer
+from fxpress.runtime import load
 from measure import interleave
 from rich.console import Console
 from run import HERE
@@ -92,7 +93,7 @@ def measured(chain: Chain, paths: dict[str, Path], rounds: int, threads: int) ->
     """The `chains` entry of the results."""
     x, entries, calls = chain.input().numpy(), {}, {}
     for variant, path in paths.items():
-        artifact = fxpress.load(path, num_threads=threads)
+        artifact = load(path, num_threads=threads)
         layers = [layer["kernel"] for layer in artifact.manifest["layers"] if layer["flops"]]
         entries[variant] = {
             "constants": artifact.manifest["memory"]["constants"],
