@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,8 +68,11 @@ def by_readme(name: str, module: nn.Module, args: Sequence[Any], ratio: float) -
     return _whole_heads(pruner, depths)
 
 
-def by_examples(name: str, module: nn.Module, args: Sequence[Any], ratio: float) -> bool:
-    """Prune in place as the examples for transformers do: whole heads, and afterwards the modules' numbers by hand."""
+def by_examples(name: str, module: nn.Module, args: Sequence[Any], ratio: float, depth: bool = False) -> bool:
+    """Prune in place as the examples for transformers do, and afterwards set the modules' numbers by hand.
+
+    Whole heads go as in the example for BERT; with `depth` parts of each as in those for ViT and Swin.
+    """
     import torch_pruning
 
     found = attentions(module)
@@ -79,8 +83,8 @@ def by_examples(name: str, module: nn.Module, args: Sequence[Any], ratio: float)
         importance=torch_pruning.importance.MagnitudeImportance(p=2, group_reduction="mean"),
         pruning_ratio=ratio,
         num_heads={layer: getattr(part, count) for part, layers, count in found for layer in layers},
-        prune_num_heads=not kinds,  # the example for Swin prunes the depth of heads instead
-        prune_head_dims=bool(kinds),
+        prune_num_heads=not depth,
+        prune_head_dims=depth,
         head_pruning_ratio=ratio,
         ignored_layers=[output_layer(name, module)],
         customized_pruners={kind: _patch_merging_pruner(torch_pruning) for kind in kinds},
@@ -143,15 +147,16 @@ def _patch_merging_pruner(torch_pruning: Any) -> Any:
     return PatchMergingPruner()
 
 
-SETTINGS: dict[str, Callable[[str, nn.Module, Sequence[Any], float], bool]] = {
+SETTINGS: dict[str, Callable[..., bool]] = {
     "readme": by_readme,
-    "examples": by_examples,
+    "examples-heads": by_examples,
+    "examples-depth": partial(by_examples, depth=True),
 }
 
 
 def settings_of(kind: str) -> list[str]:
     """The settings worth trying for a kind of model."""
-    return ["readme", "examples"] if kind == "transformer" else ["readme"]
+    return ["readme", "examples-depth", "examples-heads"] if kind == "transformer" else ["readme"]
 
 
 def shapes(outputs: Any) -> list[tuple[int, ...]]:
