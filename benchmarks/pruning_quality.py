@@ -5,7 +5,8 @@ prune, and half of its parameters are in a hidden layer behind the convolutions.
 goes, those of least norm; 39% and 57.5% of the units are 60% and 80% of the parameters. Least squares see 1,000 images.
 Training begins with their result and has the unpruned classifier for a teacher (Hinton et al., arXiv:1503.02531): with
 labels 80% lost 0.4 points in the mean on the first fold, for the images are all known by then, and what they are like
-beyond their labels is what is lost. So neither recovery sees labels. Every way begins with the same trained
+beyond their labels is what is lost. So neither recovery sees labels. How it learns was chosen on three classifiers of
+that fold; shares and the rest were not tuned. Every way begins with the same trained
 classifiers and is judged on digits that they were not trained with.
 """
 
@@ -145,12 +146,13 @@ def compare(settings: Settings, progress: Any = print) -> dict[str, Any]:
 def main(
     folds: Annotated[int, typer.Option(min=1, max=5, help="fifths of the digits to leave out in turn")] = 5,
     seeds: Annotated[int, typer.Option(min=1, help="classifiers trained for each fold")] = Settings.seeds,
+    epochs: Annotated[int, typer.Option(min=1, help="of the training that goes on")] = Settings.epochs,
     output: Annotated[Path, typer.Option(help="the JSON file")] = HERE / "results" / "pruning-quality.json",
 ) -> None:
     """Prune, recover and quantise trained classifiers, compare accuracies in pairs, write JSON."""
     quiet()
     torch.set_num_threads(1)
-    settings = Settings(folds, seeds)
+    settings = Settings(folds, seeds, epochs=epochs)
     found = {
         "format": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
