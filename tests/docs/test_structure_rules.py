@@ -31,8 +31,8 @@ PARTS |= dict.fromkeys(
     ("assignment", "budget", "costs", "deciding", "mixed_precision", "profitability", "sensitivity"), "quantize_ops"
 )
 PARTS |= dict.fromkeys(
-    ("components", "config", "float_training", "groups", "importance", "index_maps", "layer_maps", "least_squares", "map_types", "masked",
-     "pruning_sensitivity", "recipe", "replay",
+    ("components", "config", "float_training", "groups", "importance", "index_maps", "layer_maps", "least_squares",
+     "look_up_maps", "map_types", "masked", "named_layers", "pruning_sensitivity", "recipe", "replay",
      "recurrent_maps", "reduction_maps", "selection", "steps", "ties", "view_maps"),
     "remove_units",
 )  # fmt: skip
@@ -43,7 +43,7 @@ PARTS |= dict.fromkeys(
 PARTS |= dict.fromkeys(
     ("patterns", "reconstruction", "weight_importance", "weight_layers", "zero_steps"), "zero_weights"
 )
-PARTS |= dict.fromkeys(("low_rank", "replacing"), "factor_linear") | {"copies": "widen"}
+PARTS |= dict.fromkeys(("low_rank", "replacing"), "factor_linear") | {"copies": "widen", "exits": "add_early_exit"}
 PARTS |= dict.fromkeys(("identity_layers", "zero_branches"), "deepen")
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}
 FRONT_DOORS |= {"compiler/__init__.py", "compiler/learn/programs.py", "compiler/search/strategies.py"}
