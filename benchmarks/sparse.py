@@ -135,10 +135,10 @@ def main(
         ready = {name: artifacts(name, chain, target, folder) for name, chain in chosen.items()}
         if compile_only:
             return
+        output.parent.mkdir(parents=True, exist_ok=True)
         for name, paths in ready.items():
             found["chains"][name] = measured(chosen[name], paths, rounds, threads)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(found, indent=1) + "\n")
+            output.write_text(json.dumps(found, indent=1) + "\n")  # what is measured is kept if a later chain fails
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(found))
     console.print(f"wrote {output}")

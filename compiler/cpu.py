@@ -20,8 +20,9 @@ KIB = 1024
 class Crossovers:
     """How much of a weight may be left where its sparse kernel was measured to be as fast as the dense one.
 
-    Measured by benchmarks/sparse.py, with some room for noise. Blocks are of what one step of the kernel reads: one
-    input of so many outputs as a panel has, which are several vectors or one, `narrow`.
+    Measured kernel against kernel on Intel's model 207, with some room for noise; benchmarks/sparse.py says what whole
+    artifacts gain. Blocks are of what one step of the kernel reads: one input of so many outputs as a panel has, which
+    are several vectors or one, `narrow`.
     """
 
     blocks: float
