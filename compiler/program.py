@@ -22,8 +22,8 @@ from .runtime.structure import Structure
 class PassRecord:
     """What one pass did: its name with options, the rewrites it made, how long it took, and the text after it.
 
-    `decisions` are rows of a table for reports, plain data as `report.decisions` writes it; `recipe` is what replays the
-    pass, for a Recipe, empty where there is nothing to choose.
+    `decisions` are rows of a table for reports, plain data as `report.decisions` writes it; `recipe` is what replays
+    the pass, for a Recipe, empty where there is nothing to choose.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Program:
     """A traced model.
 
     `graph_module` is flat: placeholders (the model's tensor inputs in order), `get_attr` nodes (constants), calls of
-    OpOverloads, and one output node holding a tuple. Every node has `meta["val"]`, the fake value it computes; constants
-    that are parameters of the model have `meta["parameter"]`.
+    OpOverloads, and one output node holding a tuple. Every node has `meta["val"]`, the fake value it computes;
+    constants that are parameters of the model have `meta["parameter"]`.
     `signature` says how a caller's nested arguments become the placeholders, `outputs` how the output tuple becomes the
     caller's structure. `facts` are what passes established (for example "batch-norm-folded").
     """
