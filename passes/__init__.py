@@ -7,6 +7,7 @@ if __name__ != "fxpress.passes":
 
 PASSES: dict[str, str] = {
     "absorb-norm-weight": "fxpress.passes.canonicalize.recognize_norm:absorb_norm_weight",
+    "add-early-exit": "fxpress.passes.architecture.add_early_exit:AddEarlyExit",
     "adopt-qdq": "fxpress.passes.quantization.adopt_qdq:AdoptQdq",
     "assign-layouts": "fxpress.passes.layout.assign_layouts:AssignLayouts",
     "cheapen-activation": "fxpress.passes.architecture.cheapen_activation:CheapenActivation",
@@ -42,6 +43,7 @@ PASSES: dict[str, str] = {
     "inline-scalar-constant": "fxpress.passes.canonicalize.simplify_arithmetic:inline_scalar_constant",
     "look-up-addends": "fxpress.passes.quantization.look_up_addends:LookUpAddends",
     "merge-duplicates": "fxpress.passes.canonicalize.merge_duplicates:MergeDuplicates",
+    "merge-heads": "fxpress.passes.architecture.merge_heads:MergeHeads",
     "merge-qkv": "fxpress.passes.fusion.merge_linears:merge_qkv",
     "multiply-by-minus-one": "fxpress.passes.canonicalize.simplify_arithmetic:multiply_by_minus_one",
     "narrow-floats": "fxpress.passes.quantization.narrow_floats:NarrowFloats",

@@ -17,6 +17,7 @@ from ...program import Program
 from ...report.replaced import LayerReplacement
 from ...rewriter import Accuracy, Pass, Rewriter
 from ..match import arguments, is_call, is_constant, only_user, shape
+from ..pruning.groups import Group
 from ..quantization.scopes import Scope, select
 
 aten = torch.ops.aten
@@ -117,10 +118,22 @@ def chosen_nodes(nodes: Sequence[Node], only: Scopes, ignore: Scopes, done: str 
     return [node for node in nodes if node in wanted and node not in left]
 
 
+def chosen_groups(groups: Sequence[Group], only: Scopes, ignore: Scopes, done: str) -> list[Group]:
+    """The groups that have a layer that `only` means, all without it, and none that `ignore` does."""
+    layers = list(dict.fromkeys(layer for group in groups for layer in group.layers))
+    named = set(chosen_nodes(layers, only, None, done))
+    ignored = set(layers) - set(chosen_nodes(layers, None, ignore, done))
+    return [
+        group
+        for group in groups
+        if (only is None or named.intersection(group.layers)) and ignored.isdisjoint(group.layers)
+    ]
+
+
 def listed(scopes: Scopes) -> list[Scope]:
     """Scopes one by one. The path of a layer in a `Sequential` is a number, which a pipeline's text reads as one."""
     if isinstance(scopes, str | int | float):
-        return str(scopes).split(SEPARATOR)
+        return [*str(scopes).split(SEPARATOR)]
     return list(scopes) if isinstance(scopes, list | tuple | set | frozenset) else [scopes]
 
 

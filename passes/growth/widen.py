@@ -22,7 +22,7 @@ from ...program import Program
 from ...report.replaced import LayerReplacement
 from ...rewriter import Accuracy, Pass, Rewriter
 from ...search.ranges import Range, search
-from ..architecture.replacing import Scopes, chosen_nodes, scopes_text
+from ..architecture.replacing import Scopes, chosen_groups, scopes_text
 from ..match import change_call
 from ..pruning.groups import Group, Groups, find_groups
 from ..pruning.index_maps import literals_of
@@ -58,7 +58,7 @@ class Widen(Pass):
 
     def run(self, program: Program, rw: Rewriter) -> None:
         groups = find_groups(program)
-        chosen = self._chosen(groups)
+        chosen = chosen_groups(groups.removable, self.only, self.ignore, "widened")
         for whole in groups.blocked:
             for layer in whole.layers:
                 if not any(layer in group.layers for group in groups.removable):
@@ -72,15 +72,6 @@ class Widen(Pass):
             rw.decisions.append(row.to_json())
             rw.log.append(f"{group.name}: {row.before} become {row.after}")
         self._apply(program, copies, rw)
-
-    def _chosen(self, groups: Groups) -> list[Group]:
-        layers = list(dict.fromkeys(layer for group in groups.removable for layer in group.layers))
-        named = set(chosen_nodes(layers, self.only, None, "widened"))
-        left_out = set(layers) - set(chosen_nodes(layers, None, self.ignore, "widened"))
-        return [
-            group for group in groups.removable
-            if (self.only is None or named.intersection(group.layers)) and left_out.isdisjoint(group.layers)
-        ]  # fmt: skip
 
     def _copies(self, program: Program, groups: Groups, chosen: Collection[Group], rw: Rewriter) -> Copies:
         """The copies that change nothing; groups that are in the way of that are noted."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import networkx as nx
 import torch
 from torch import Tensor
@@ -31,7 +29,7 @@ def add_zero_branch(block: Block, times: int, rw: Rewriter) -> str | None:
         return last
     inside = _inside(block, rw)
     after = only_user(block.total)
-    end = after if is_call(after, *IDEMPOTENT) else block.total
+    end = after if after is not None and is_call(after, *IDEMPOTENT) else block.total
     y = call_again(end, rw)
     for _ in range(times):
         copies: dict[Node, Node] = {block.skip: y}
@@ -71,8 +69,7 @@ def _copy(node: Node, copies: dict[Node, Node], is_last: bool, at: Node, rw: Rew
                 is_zero = is_last and name in ("weight", "bias")
                 own[x] = rw.constant(f"{x.target}_copy", _tensor(x, is_zero, rw))
     args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda x: copies.get(x) or own.get(x) or x)
-    made: Any = rw.call(node.target, *args, at=at, **kwargs)
-    return made  # type: ignore[no-any-return]
+    return rw.call(node.target, *args, at=at, **kwargs)
 
 
 def _tensor(x: Node, is_zero: bool, rw: Rewriter) -> Tensor:
