@@ -53,7 +53,10 @@ def same(first: fxpress.Program, second: fxpress.Program) -> bool:
         PruneConfig(ratio=0.5, recovery="least-squares", multiple=1),
         PruneConfig(pattern="2:4"),
         PruneConfig(pattern="2:4", reconstruct=True),
-        PruneConfig(ratio=0.7, pattern="elements", schedule="iterative", steps=2, recovery="least-squares"),
+        pytest.param(
+            PruneConfig(ratio=0.7, pattern="elements", schedule="iterative", steps=2, recovery="least-squares"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

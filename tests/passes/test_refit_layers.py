@@ -54,7 +54,7 @@ def error(program: fxpress.Program, net: nn.Module, x: Tensor = UNSEEN) -> float
         PruneConfig(ratio=0.5),
         PruneConfig(ratio=0.5, schedule="iterative", steps=2),
         PruneConfig(pattern="2:4"),
-        PruneConfig(ratio=0.6, pattern="elements"),
+        pytest.param(PruneConfig(ratio=0.6, pattern="elements"), marks=pytest.mark.slow),
     ],
     ids=str,
 )
