@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +24,7 @@ from onnx_files import cache_directory
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from run import HERE, choose, duration
+from run import HERE, choose, duration, measure
 
 FORMAT = 1
 WHOLE = "unpruned"
@@ -45,31 +42,6 @@ def speedup(model: Entry, variant: str) -> float | None:
     if not whole or not small:
         return None
     return statistics.median(a / b for a, b in zip(whole, small, strict=True))
-
-
-def measure(attempts: int, **request: Any) -> Entry:
-    """Measures one model in a process of its own, again if it was noisy. Raises RuntimeError if the process dies."""
-    found: list[Entry] = []
-    for _ in range(attempts):
-        found.append(_in_process(request))
-        if not found[-1]["noisy"]:
-            break
-    return min(found, key=lambda entry: len(entry["noisy"]))
-
-
-def _in_process(request: Entry) -> Entry:
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
-    environment |= {"OPENBLAS_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as directory:
-        asked, answer = Path(directory) / "request.json", Path(directory) / "result.json"
-        asked.write_text(json.dumps(request))
-        command = [sys.executable, str(HERE / "pruning_worker.py"), str(asked), str(answer)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(
-                f"measuring {request['name']} ended with status {done.returncode}:\n{done.stderr[-3000:]}"
-            )
-        return json.loads(answer.read_text())  # type: ignore[no-any-return]
 
 
 def table(found: Entry) -> Table:
@@ -140,6 +112,7 @@ def main(
             try:
                 found["models"][name] = measure(
                     attempts,
+                    worker="pruning_worker.py",
                     name=name,
                     configs=variants(name, shares, limits, everywhere=bool(models)),
                     threads=threads,

@@ -35,24 +35,24 @@ def choose(value: str, known: list[str], what: str) -> list[str]:
     return names
 
 
-def measure(name: str, attempts: int, **settings: Any) -> dict[str, Any]:
+def measure(attempts: int, *, worker: str = "worker.py", **request: Any) -> dict[str, Any]:
     """Measures one model in a process of its own, again if it was noisy. Raises RuntimeError if the process dies."""
     found: list[dict[str, Any]] = []
     for _ in range(attempts):
-        found.append(_in_process(name=name, **settings))
+        found.append(_in_process(worker, request))
         if not found[-1]["noisy"]:
             break
     return min(found, key=lambda entry: len(entry["noisy"]))
 
 
-def _in_process(**request: Any) -> dict[str, Any]:
-    """One run of worker.py. The variables that would set thread counts behind the peers' backs are cleared."""
+def _in_process(worker: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One run of a worker's file. Variables that would set thread counts behind the peers' backs are cleared."""
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
     environment |= {"OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as directory:
         asked, answer = Path(directory) / "request.json", Path(directory) / "result.json"
         asked.write_text(json.dumps(request))
-        command = [sys.executable, str(HERE / "worker.py"), str(asked), str(answer)]
+        command = [sys.executable, str(HERE / worker), str(asked), str(answer)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(
@@ -148,8 +148,8 @@ def main(
             task = progress.add_task(f"{i + 1}/{len(names)} {name}")
             try:
                 found["models"][name] = measure(
-                    name,
-                    attempts=attempts,
+                    attempts,
+                    name=name,
                     peer_names=asked,
                     dtype=dtype,
                     threads=threads,

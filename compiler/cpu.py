@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -61,15 +61,7 @@ _AVX2_CROSSOVERS = Crossovers(
     integer_blocks=0.75,
     integer_masked=0.0,
 )
-_AVX512_CROSSOVERS = Crossovers(
-    blocks=0.85,
-    narrow_blocks=0.7,
-    winograd_blocks=0.4,
-    masked=0.6,
-    masked_cached=0.0,
-    integer_blocks=0.75,
-    integer_masked=0.6,
-)
+_AVX512_CROSSOVERS = replace(_AVX2_CROSSOVERS, integer_masked=0.6)
 
 ISAS: dict[str, Isa] = {
     isa.name: isa

@@ -111,15 +111,12 @@ LEARN = Phase(
 )
 """Training of the large model, of which smaller ones learn."""
 
+_TAUGHT = {"distill": Choice((True, False)), "temperature": Range(1.0, 8.0, log=True)}
+
 IMPROVE = Phase(
     "improve",
     _train,
-    {
-        "epochs": Range(0, 40),
-        "learning_rate": Range(3e-4, 1e-2, log=True),
-        "distill": Choice((True, False)),
-        "temperature": Range(1.0, 8.0, log=True),
-    },
+    {"epochs": Range(0, 40), "learning_rate": Range(3e-4, 1e-2, log=True), **_TAUGHT},
     off={"epochs": 0},
     keeps_structure=True,
     needs="train",
@@ -129,12 +126,7 @@ IMPROVE = Phase(
 TUNE = Phase(
     "tune",
     _train,
-    {
-        "epochs": Range(0, 10),
-        "learning_rate": Range(1e-5, 1e-3, log=True),
-        "distill": Choice((True, False)),
-        "temperature": Range(1.0, 8.0, log=True),
-    },
+    {"epochs": Range(0, 10), "learning_rate": Range(1e-5, 1e-3, log=True), **_TAUGHT},
     off={"epochs": 0},
     keeps_structure=True,
     needs="train",
