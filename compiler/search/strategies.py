@@ -111,7 +111,7 @@ LEARN = Phase(
 )
 """Training of the large model, of which smaller ones learn."""
 
-_TAUGHT = {"distill": Choice((True, False)), "temperature": Range(1.0, 8.0, log=True)}
+_TAUGHT: Mapping[str, Range | Choice] = {"distill": Choice((True, False)), "temperature": Range(1.0, 8.0, log=True)}
 
 IMPROVE = Phase(
     "improve",
