@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import platform
 import tempfile
 import time
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from .search.frontier import Frontier
     from .search.phases import Strategy
     from .search.quality import Evaluate
-
-_log = logging.getLogger("fxpress.optimize")
 
 MOST_DUPLICATES = 20
 """So many candidates in a row that were tried already end a search: there is little left to try."""
@@ -102,7 +99,7 @@ def optimize(
         original = trials.original()
         first = [fitted.complete(candidate) for candidate in fitted.first]
         study = Study(folder / "journal.log", fitted.space, wanted, first, seed)
-        points = _known_points(folder)
+        points = store.points()
         seen = {tuple(sorted(point.candidate.items())): point for point in points}
         duplicates = 0
         while time.monotonic() - begin < budget_seconds and (max_trials is None or len(points) < max_trials):
@@ -111,10 +108,9 @@ def optimize(
             point = seen.get(tuple(sorted(candidate.items())))
             if point is None:
                 stage(f"trial {number}")
-                task = replace(task, progress=_within(stage, f"trial {number}"))
-                trials.task = task
+                trials.task = replace(task, progress=_within(stage, f"trial {number}"))
                 point = trials.run(number, candidate, [original, *points])
-                store.write_json(f"points/{number:05}.json", point.to_json())
+                store.add_point(point)
                 points.append(point)
                 seen[tuple(sorted(candidate.items()))] = point
                 duplicates = 0
@@ -125,15 +121,6 @@ def optimize(
                 break
     environment = {"machine": platform.machine(), "target": str(task.target), "torch": torch.__version__, "seed": seed}
     return Frontier(original, points, wanted, notes, environment)
-
-
-def _known_points(folder: Path) -> list[Any]:
-    import json
-
-    from .search.frontier import Point
-
-    files = sorted((folder / "points").glob("*.json"))
-    return [Point.from_json(json.loads(file.read_text()), folder / "artifacts") for file in files]
 
 
 def _canonical(strategy: Strategy, candidate: Mapping[str, Any]) -> dict[str, Any]:

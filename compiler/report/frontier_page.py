@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import BackendUnavailable
+from ..search.objectives import QUALITY, Objective
 from .quantities import time_text
 
 if TYPE_CHECKING:
     from ..search.frontier import Frontier, Point
-    from ..search.objectives import Objective
 
 WIDTH, HEIGHT = 560, 360
 LEFT, RIGHT, TOP, BOTTOM = 70, 10, 10, 40  # margins of a plot
@@ -83,8 +83,7 @@ def _cards(frontier: Frontier) -> list[dict[str, str]]:
     original = frontier.original
     cards = [{"number": o.text(original.value(o)), "text": f"{o.name} of the original"} for o in frontier.objectives]
     for objective in frontier.objectives[1:]:
-        found = min if not objective.maximise else max
-        best = found(frontier.points, key=lambda point: point.value(objective))
+        best = min(frontier.points, key=lambda point: objective.loss(point.value(objective)))
         ratio, text = original.value(objective) / best.value(objective), f"{objective.name} of number {best.number}"
         cards.append({"number": f"{1 / ratio:.3g}x", "text": f"{text}, to the original's"})
     return cards
@@ -157,24 +156,24 @@ def _plot(frontier: Frontier, y: Objective, x: Objective) -> _Plot:
 
 def _ends(point: Point, objective: Objective) -> tuple[float, ...]:
     """The ends of the interval of its quality; nothing where there is none."""
-    if objective.name != "quality" or point.quality is None or point.quality.low == point.quality.high:
+    if objective is not QUALITY or point.quality is None or point.quality.low == point.quality.high:
         return ()
     return point.quality.low, point.quality.high
 
 
 def _staircase(whole: Sequence[Point], across: _Axis, up: _Axis, x: Objective, y: Objective) -> str:
     """The line between what two objectives allow and what they do not."""
-    sign_x, sign_y = (-1 if o.maximise else 1 for o in (x, y))
-    ordered = sorted(whole, key=lambda point: (sign_x * point.value(x), sign_y * point.value(y)))
+    ordered = sorted(whole, key=lambda point: (x.loss(point.value(x)), y.loss(point.value(y))))
     corners: list[tuple[float, float]] = []
     best = math.inf
     for point in ordered:
-        if sign_y * point.value(y) < best:
+        loss = y.loss(point.value(y))
+        if loss < best:
             place = (across.place(point.value(x)), up.place(point.value(y)))
             if corners:
                 corners.append((place[0], corners[-1][1]))
             corners.append(place)
-            best = sign_y * point.value(y)
+            best = loss
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
 
 

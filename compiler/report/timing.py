@@ -39,19 +39,25 @@ class Timing:
         }
 
 
+def call_times(call: Callable[[], Any], seconds: float, most: int = _MOST_CALLS) -> list[float]:
+    """The seconds of each call, at least one, for about `seconds` in all and at most `most` calls."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    begin = time.perf_counter()
+    while not times or (begin < end and len(times) < most):
+        call()
+        now = time.perf_counter()
+        times.append(now - begin)
+        begin = now
+    return times
+
+
 def measure(call: Callable[[], Any], seconds: float) -> Timing:
     """Time `call` for about `seconds`, after a warm-up. Raises InvalidInput unless `seconds` is positive."""
     if not seconds > 0:
         raise InvalidInput(f"seconds must be positive, not {seconds}")
     for _ in range(_WARM_UP):
         call()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    begin = time.perf_counter()
-    while not times or (begin < end and len(times) < _MOST_CALLS):
-        call()
-        now = time.perf_counter()
-        times.append(now - begin)
-        begin = now
+    times = call_times(call, seconds)
     p10, median, p90 = np.percentile(times, (10, 50, 90))
     return Timing(float(median), float(p10), float(p90), len(times))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
+from ..report.timing import call_times
 from ..runtime import load
 
 MOST_CALLS = 10_000
@@ -16,13 +17,14 @@ MOST_CALLS = 10_000
 def main(path: Path, threads: int | None) -> None:
     """Answer the lines of standard input until it ends."""
     artifact = load(path, num_threads=threads)
-    inputs = artifact.sample_inputs()
+    call = partial(artifact.run_flat, *artifact.sample_inputs())
     for line in sys.stdin:
         request, *rest = line.split()
         if request == "time":
-            print(json.dumps(_times(lambda: artifact.run_flat(*inputs), float(rest[0]))), flush=True)
+            call()  # the caches hold another artifact's
+            print(json.dumps(call_times(call, float(rest[0]), MOST_CALLS)), flush=True)
         else:
-            artifact.run_flat(*inputs)
+            call()
             print(_most_resident(), flush=True)
 
 
@@ -30,20 +32,6 @@ def _most_resident() -> int:
     """The most bytes resident since this program began; getrusage would count the process that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
-def _times(call: object, seconds: float) -> list[float]:
-    assert callable(call)
-    call()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    begin = time.perf_counter()
-    while not times or (begin < end and len(times) < MOST_CALLS):
-        call()
-        now = time.perf_counter()
-        times.append(now - begin)
-        begin = now
-    return times
 
 
 if __name__ == "__main__":

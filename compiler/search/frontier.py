@@ -16,7 +16,7 @@ from ..errors import InvalidInput
 from ..runtime import Artifact, load
 from ..runtime.container import replaced_file
 from .footprint import Footprint
-from .objectives import OBJECTIVES, Objective
+from .objectives import OBJECTIVES, Cost, Objective
 from .quality import Quality
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class Point:
         """What it has of an objective."""
         assert self.quality is not None
         assert self.footprint is not None
-        return self.quality.value if objective.name == "quality" else objective.of(self.footprint)
+        return objective.of(self.footprint) if isinstance(objective, Cost) else self.quality.value
 
     def describe(self) -> str:
         """What was done, in words."""
@@ -234,7 +234,7 @@ class Frontier:
         return iter(self.points)
 
     def _costs(self, point: Point) -> tuple[float, ...]:
-        return tuple(-point.value(o) if o.maximise else point.value(o) for o in self.objectives)
+        return tuple(o.loss(point.value(o)) for o in self.objectives)
 
     def _excess(self, point: Point, drop: float | None, limits: Mapping[str, float | None]) -> float:
         """By how much a point breaks the limits, relative to them; at most 0 within."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import InvalidInput
 from ..report.quantities import bytes_text, time_text
@@ -15,25 +15,34 @@ class Objective:
     """A number of a point that should be large (`maximise`) or small; `text` writes it."""
 
     name: str
-    of: Callable[[Footprint], float]
     text: Callable[[float], str]
     maximise: bool = False
 
+    def loss(self, value: float) -> float:
+        """The number so that less is better."""
+        return -value if self.maximise else value
 
-def _none(footprint: Footprint) -> float:
-    raise NotImplementedError("quality is not a matter of the footprint")
 
+@dataclass(frozen=True)
+class Cost(Objective):
+    """An objective that a footprint tells."""
+
+    of: Callable[[Footprint], float] = field(kw_only=True)
+
+
+QUALITY = Objective("quality", "{:.4g}".format, maximise=True)
+"""What `evaluate` says."""
 
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("quality", _none, "{:.4g}".format, maximise=True),
-        Objective("latency", lambda f: f.latency, time_text),
-        Objective("p99", lambda f: f.p99, time_text),
-        Objective("size", lambda f: float(f.size), bytes_text),
-        Objective("ram", lambda f: float(f.ram), bytes_text),
-        Objective("macs", lambda f: float(f.macs), "{:.3g}".format),
-        Objective("throughput", lambda f: f.throughput, "{:.4g}/s".format, maximise=True),
+        QUALITY,
+        Cost("latency", time_text, of=lambda f: f.latency),
+        Cost("p99", time_text, of=lambda f: f.p99),
+        Cost("size", bytes_text, of=lambda f: float(f.size)),
+        Cost("ram", bytes_text, of=lambda f: float(f.ram)),
+        Cost("macs", "{:.3g}".format, of=lambda f: float(f.macs)),
+        Cost("throughput", "{:.4g}/s".format, maximise=True, of=lambda f: f.throughput),
     )
 }
 
@@ -45,6 +54,6 @@ def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
     unknown = [name for name in names if name not in OBJECTIVES]
     if unknown:
         raise InvalidInput(f"objectives must be among {sorted(OBJECTIVES)}, not {unknown}")
-    if "quality" not in names or len(set(names)) < 2:
+    if QUALITY.name not in names or len(set(names)) < 2:
         raise InvalidInput(f"objectives must be 'quality' and at least one of what it costs, not {list(names)}")
-    return tuple(OBJECTIVES[name] for name in dict.fromkeys(("quality", *names)))
+    return tuple(OBJECTIVES[name] for name in dict.fromkeys((QUALITY.name, *names)))

@@ -8,6 +8,7 @@ The measures here are such functions: `Accuracy(batches)` and the like.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,7 @@ def _finite(value: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(ABC):
     """A measure over batches of (inputs, labels), inputs as for calibration: tuples, dicts or single values."""
 
     batches: Iterable[tuple[Any, Any]]
@@ -120,9 +121,9 @@ class Measure:
             raise InvalidInput("batches must hold at least one, not none; an iterator is used up after one pass")
         return Scores(np.concatenate(rows), self.summary)
 
+    @abstractmethod
     def rows(self, outputs: Array, labels: Array) -> Array:
         """A row for each item. [batch, ...], [batch] -> [batch, ...]"""
-        raise NotImplementedError
 
     def summary(self, rows: Array) -> float:
         """What the rows amount to."""
@@ -152,9 +153,9 @@ class _ByClass(Measure):
         found, true = rows.T
         return float(np.mean([self.of_class(found == c, true == c) for c in np.unique(true)]))
 
+    @abstractmethod
     def of_class(self, found: Array, true: Array) -> float:
         """The number of one class, from masks of the items predicted and truly of it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..errors import InvalidInput
 from ..program import Program
 from ..runtime.container import replaced_file
 from .footprint import Footprint
+from .frontier import Point
 from .phases import Options, Strategy, Task
 
 Step = tuple[str, Options]
@@ -59,16 +60,29 @@ class Store:
         """Where the artifact of the Program under `key` is, or will be."""
         return self.folder / "artifacts" / f"{key}.fxp"
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a small file, whole or not at all."""
-        path = self.folder / name
-        with _explained(path), replaced_file(path) as file:
-            file.write(json.dumps(value, indent=1).encode())
-
-    def footprint(self, key: str) -> Footprint | None:
-        """What the artifact under `key` was measured to cost, on this machine with these versions."""
+    def footprint(self, key: str, measure: Callable[[], Footprint]) -> Footprint:
+        """What the artifact under `key` costs, measured and kept when it is not known."""
         path = self.folder / "artifacts" / f"{key}.json"
-        return Footprint(**json.loads(path.read_text())) if path.exists() else None
+        if path.exists():
+            return Footprint(**json.loads(path.read_text()))
+        found = measure()
+        _write_json(path, found.to_json())
+        return found
+
+    def points(self) -> list[Point]:
+        """What was tried so far, in order."""
+        files = sorted((self.folder / "points").glob("*.json"))
+        return [Point.from_json(json.loads(file.read_text()), self.folder / "artifacts") for file in files]
+
+    def add_point(self, point: Point) -> None:
+        """Keep what a trial gave."""
+        _write_json(self.folder / "points" / f"{point.number:05}.json", point.to_json())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write a small file, whole or not at all."""
+    with _explained(path), replaced_file(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
 
 
 @contextlib.contextmanager
@@ -94,16 +108,23 @@ def run_phases(
 
     With `structure_only` those that keep the structure are left out: time and size are what they will be.
     """
-    program, steps = task.original, list[Step]()
-    key = chain_key(digest, steps)
-    for phase in strategy.phases:
-        options = phase.options(candidate)
-        if phase.is_off(options) or (structure_only and phase.keeps_structure):
-            continue
+    phases = [
+        (phase, phase.options(candidate))
+        for phase in strategy.phases
+        if not phase.is_off(phase.options(candidate)) and not (structure_only and phase.keeps_structure)
+    ]
+    steps: list[Step] = [(phase.name, options) for phase, options in phases]
+
+    def after(count: int) -> Program:
+        """The Program after so many phases. Those before it are only looked at when it is not kept."""
+        return store.program(chain_key(digest, steps[:count]), partial(made, count - 1)) if count else task.original
+
+    def made(number: int) -> Program:
+        phase, options = phases[number]
+        before = after(number)
         task.progress(phase.name)
-        steps = [*steps, (phase.name, options)]
-        key = chain_key(digest, steps)
-        program = store.program(key, partial(phase.run, program, options, task))
-        if phase.teaches:
-            task = replace(task, teacher=program)
-    return program, key, steps
+        taught = [n for n in range(number) if phases[n][0].teaches]
+        given = replace(task, teacher=after(taught[-1] + 1)) if taught else task
+        return phase.run(before, options, given)
+
+    return after(len(steps)), chain_key(digest, steps), steps

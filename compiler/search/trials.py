@@ -13,7 +13,7 @@ from ..runtime import load
 from .any_batch import AnyBatch
 from .footprint import Footprint, measure_footprints
 from .frontier import Point
-from .objectives import Objective
+from .objectives import Cost, Objective
 from .phases import Candidate, Strategy, Task
 from .quality import Quality
 from .store import Store, run_phases
@@ -33,6 +33,7 @@ class Trials:
 
     def __post_init__(self) -> None:
         self._digest = self.task.digest()
+        self._costs = [objective for objective in self.objectives if isinstance(objective, Cost)]
 
     def original(self) -> Point:
         """The model as it is, compiled."""
@@ -78,23 +79,20 @@ class Trials:
         return path
 
     def _footprint(self, program: Program, key: str) -> Footprint:
-        known = self.store.footprint(key)
-        if known is not None:
-            return known
-        path = self._artifact(program, key)
-        self.task.progress("measure")
-        (found,) = measure_footprints([path], seconds=self.seconds, threads=self.threads)
-        self.store.write_json(f"artifacts/{key}.json", found.to_json())
-        return found
+        def measure() -> Footprint:
+            path = self._artifact(program, key)
+            self.task.progress("measure")
+            return measure_footprints([path], seconds=self.seconds, threads=self.threads)[0]
+
+        return self.store.footprint(key, measure)
 
     def hopeless(self, point: Point, others: list[Point]) -> str:
         """Why training cannot make it a point of the frontier; empty when it can."""
         assert point.promised is not None
-        costs = [o for o in self.objectives if o.name != "quality"]
-        for objective in costs:
-            limit, promised = self.limits.get(objective.name), objective.of(point.promised)
-            if limit is not None and (promised < limit if objective.maximise else promised > limit):
-                return f"{objective.name} would be {objective.text(promised)}, over the limit {objective.text(limit)}"
+        for cost in self._costs:
+            limit, promised = self.limits.get(cost.name), cost.of(point.promised)
+            if limit is not None and cost.loss(promised) > cost.loss(limit):
+                return f"{cost.name} would be {cost.text(promised)}, over the limit {cost.text(limit)}"
         if not self._trains(point.candidate):
             return ""
         whole = [other for other in others if other.is_whole]
@@ -118,13 +116,12 @@ class Trials:
         """Whether one costs as much as the other or more, in every objective."""
         assert dear is not None
         assert cheap is not None
-        costs = [objective for objective in self.objectives if objective.name != "quality"]
-        return all((o.of(dear) <= o.of(cheap)) if o.maximise else (o.of(dear) >= o.of(cheap)) for o in costs)
+        return all(cost.loss(cost.of(dear)) >= cost.loss(cost.of(cheap)) for cost in self._costs)
 
 
 def check_limits(limits: dict[str, float], objectives: tuple[Objective, ...]) -> None:
     """Raise InvalidInput for limits on what is no objective, or that are not positive."""
-    names = {objective.name for objective in objectives if objective.name != "quality"}
+    names = {objective.name for objective in objectives if isinstance(objective, Cost)}
     for name, limit in limits.items():
         if name not in names:
             raise InvalidInput(f"limits must be on objectives {sorted(names)}, not {name!r}; add it to objectives=")
