@@ -7,24 +7,18 @@ sparse_int8.py describes, which does the same for quantised layers.
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import json
-import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import fxpress
-import machine
 import torch
 import typer
 from fxpress.runtime import load
 from measure import interleave
-from rich.console import Console
 from run import HERE
-from sparse_int8 import DENSE, FORMAT, table, with_zeros
+from sparse_int8 import DENSE, measure_chains, with_zeros
 from torch import nn
 
 PATTERNS = ("32x1 50%", "32x1 75%", "32x1 90%", "16x1 50%", "16x1 75%", "16x1 90%")
@@ -117,31 +111,10 @@ def main(
     output: Annotated[Path, typer.Option(help="the JSON file")] = HERE / "results" / "sparse.json",
 ) -> None:
     """Measure chains of float32 layers with zeros in their weights, interleaved; write a table and JSON."""
-    wanted = [each.strip() for each in chains.split(",")]
-    chosen = {name: chain for name, chain in CHAINS.items() if any(each in name for each in wanted)}
-    if not chosen:
-        raise typer.BadParameter(f"chains must name some of {list(CHAINS)}, not {chains!r}")
-    found: dict[str, Any] = {
-        "format": FORMAT,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "settings": {"threads": threads, "rounds": rounds, "target": target},
-        "chains": {},
-    }
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = artifacts_in or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        ready = {name: artifacts(name, chain, target, folder) for name, chain in chosen.items()}
-        if compile_only:
-            return
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for name, paths in ready.items():
-            found["chains"][name] = measured(chosen[name], paths, rounds, threads)
-            output.write_text(json.dumps(found, indent=1) + "\n")  # what is measured is kept if a later chain fails
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table(found))
-    console.print(f"wrote {output}")
+    measure_chains(
+        CHAINS, artifacts, measured, names=chains, target=target, threads=threads, rounds=rounds, kept=artifacts_in,
+        compile_only=compile_only, output=output,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from __future__ import annotations
 import datetime
 import functools
 import itertools
-import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ from fxpress.rewriter import Rewriter
 from fxpress.runtime import load
 from fxpress.testing import trace
 from measure import interleave
+from pruning import write
 from rich.console import Console
 from rich.table import Table
 from run import HERE, duration
@@ -138,7 +139,7 @@ def artifacts(name: str, chain: Chain, target: str, folder: Path) -> dict[str, P
     return paths
 
 
-def measured(paths: dict[str, Path], rounds: int, threads: int) -> dict[str, Any]:
+def measured(chain: Chain, paths: dict[str, Path], rounds: int, threads: int) -> dict[str, Any]:
     """The `chains` entry of the results."""
     entries, calls = {}, {}
     for variant, path in paths.items():
@@ -178,6 +179,46 @@ def table(found: dict[str, Any]) -> Table:
     return view
 
 
+def measure_chains(
+    known: dict[str, Any],
+    artifacts: Callable[[str, Any, str, Path], dict[str, Path]],
+    measured: Callable[[Any, dict[str, Path], int, int], dict[str, Any]],
+    *,
+    names: str,
+    target: str,
+    threads: int,
+    rounds: int,
+    kept: Path | None,
+    compile_only: bool,
+    output: Path,
+) -> None:
+    """Compile the chains that `names` names, measure them unless `compile_only`, write a table and JSON."""
+    wanted = [each.strip() for each in names.split(",")]
+    chosen = {name: chain for name, chain in known.items() if any(each in name for each in wanted)}
+    if not chosen:
+        raise typer.BadParameter(f"chains must name some of {list(known)}, not {names!r}")
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+        "settings": {"threads": threads, "rounds": rounds, "target": target},
+        "chains": {},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = kept or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        ready = {name: artifacts(name, chain, target, folder) for name, chain in chosen.items()}
+        if compile_only:
+            return
+        for name, paths in ready.items():
+            found["chains"][name] = measured(chosen[name], paths, rounds, threads)
+            write(found, output)  # what is measured is kept if a later chain fails
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table(found))
+    console.print(f"wrote {output}")
+
+
 def main(
     target: Annotated[str, typer.Option(help="the CPU to compile for")] = "cpu",
     threads: Annotated[int, typer.Option(min=1)] = 2,
@@ -188,33 +229,10 @@ def main(
     output: Annotated[Path, typer.Option(help="the JSON file")] = HERE / "results" / "sparse-int8.json",
 ) -> None:
     """Measure chains of quantised layers with zeros in their weights, interleaved; write a table and JSON."""
-    wanted = [each.strip() for each in chains.split(",")]
-    chosen = {name: chain for name, chain in CHAINS.items() if any(each in name for each in wanted)}
-    if not chosen:
-        raise typer.BadParameter(f"chains must name some of {list(CHAINS)}, not {chains!r}")
-    found: dict[str, Any] = {
-        "format": FORMAT,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "settings": {"threads": threads, "rounds": rounds, "target": target},
-        "chains": {},
-    }
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = artifacts_in or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        ready = {name: artifacts(name, chain, target, folder) for name, chain in chosen.items()}
-        if compile_only:
-            return
-        for name, paths in ready.items():
-            found["chains"][name] = measured(paths, rounds, threads)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(found, indent=1) + "\n")
-    unfinished.replace(output)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table(found))
-    console.print(f"wrote {output}")
+    measure_chains(
+        CHAINS, artifacts, measured, names=chains, target=target, threads=threads, rounds=rounds, kept=artifacts_in,
+        compile_only=compile_only, output=output,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
