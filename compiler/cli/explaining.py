@@ -36,6 +36,9 @@ def print_explanation(path: Path, threads: int | None, seconds: float) -> None:
         out.print("\n".join(f"  {line}" for line in (*explanation.promises, *(width.text() for width in pruned))))
     if explanation.zeros:
         out.print("\nzeros that pruning put into weights", zeros_table(explanation.zeros), sep="\n")
+    if explanation.replaced:
+        out.print("\nwhat took the place of layers", style="bold")
+        out.print("\n".join(f"  {row.text()}" for row in explanation.replaced))
     if explanation.decisions.layers:
         out.print("\nwhat quantisation decided", style="bold")
         out.print(_decisions(explanation.decisions))
@@ -133,10 +136,10 @@ def _decisions(decisions: Decisions) -> Table:
 
 
 def _passes(e: Explanation) -> Table:
-    table = _table("pass", ">time", ">rewrites", "left alone, because")
+    table = _table("pass", ">rewrites", "left alone, because")
     table.columns[-1].no_wrap = False
     for outcome in e.passes:
         if outcome.rewrites or outcome.skipped:
             reasons = "\n".join(f"{reason} ({n} times)" if n > 1 else reason for reason, n in outcome.skipped)
-            table.add_row(outcome.name, time_text(outcome.seconds), str(len(outcome.rewrites)), reasons)
+            table.add_row(outcome.name, str(len(outcome.rewrites)), reasons)
     return table

@@ -9,6 +9,8 @@ from typing import Any
 
 from .quantities import bytes_text, time_text
 
+QUANTIZED = "quantize-ops"
+"""The pass whose decisions are how wide the numbers of layers are."""
 COLUMNS = ("layer", "width", "dB alone", "at outputs", "float32", "int8", "bytes", "as int8", "why")
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInput
 from ..runtime import Artifact
-from .decisions import Decisions
+from .outcomes import Outcomes, outcomes_of
 from .probe import Peaks, measure_peaks
-from .pruned import PROMISED, SENSITIVITY, WIDTHS, ZEROS, Errors, GroupWidth, LayerZeros, final_widths, final_zeros
 from .timing import Timing, measure
 
 _FEWEST_RUNS = 3
 _MOST_RUNS = 1000
-NONE_MADE = Decisions(())
 
 
 @dataclass(frozen=True)
@@ -95,21 +92,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class PassOutcome:
-    """What one pass did: rewrites, and reasons not to, with how often each occurred."""
-
-    name: str
-    seconds: float
-    rewrites: tuple[str, ...]
-    skipped: tuple[tuple[str, int], ...]
-    decisions: Decisions = NONE_MADE
-    widths: tuple[GroupWidth, ...] = ()
-    zeros: tuple[LayerZeros, ...] = ()
-    sensitivity: tuple[Errors, ...] = ()
-
-
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(Outcomes):
     """Everything `explain` shows. `timing` is of whole calls, the layers' seconds of each layer called alone."""
 
     name: str
@@ -117,7 +100,6 @@ class Explanation:
     layers: tuple[Layer, ...]
     timing: Timing
     peaks: Peaks
-    passes: tuple[PassOutcome, ...]
 
     @property
     def total(self) -> Group:
@@ -133,32 +115,6 @@ class Explanation:
     def fallbacks(self) -> list[str]:
         """What runs in PyTorch; its time counts towards the layer that follows."""
         return list(self.artifact.manifest.get("fallbacks", []))
-
-    @property
-    def decisions(self) -> Decisions:
-        """How wide each layer's numbers are and why, where the model was quantised."""
-        return Decisions(tuple(layer for outcome in self.passes for layer in outcome.decisions.layers))
-
-    @property
-    def widths(self) -> tuple[GroupWidth, ...]:
-        """What is left of each group of units, where the model was pruned, and the axes that stayed whole."""
-        return final_widths(width for outcome in self.passes for width in outcome.widths)
-
-    @property
-    def promises(self) -> tuple[str, ...]:
-        """What pruning to a budget promised and measured, a line each."""
-        pruning = (outcome for outcome in self.passes if outcome.name == WIDTHS)
-        return tuple(line for outcome in pruning for line in outcome.rewrites if PROMISED in line)
-
-    @property
-    def zeros(self) -> tuple[LayerZeros, ...]:
-        """The layers whose weights got zeros in a pattern."""
-        return final_zeros(zeros for outcome in self.passes for zeros in outcome.zeros)
-
-    @property
-    def sensitivity(self) -> tuple[Errors, ...]:
-        """The errors when one group alone is pruned, where that was measured."""
-        return tuple(errors for outcome in self.passes for errors in outcome.sensitivity)
 
     def share_of_peak(self, flops_per_second: float) -> float:
         """A rate relative to the machine's."""
@@ -183,16 +139,17 @@ def explain(artifact: Artifact, name: str, seconds: float = 2.0) -> Explanation:
     timing = measure(lambda: artifact.run_flat(*inputs), seconds / 2)
     runs = min(max(int(seconds / 2 / timing.median), _FEWEST_RUNS), _MOST_RUNS)
     return Explanation(
+        outcomes_of(artifact),
         name,
         artifact,
-        _layers(artifact.profile(inputs, repeat=runs)),
+        layers_of(artifact.profile(inputs, repeat=runs)),
         timing,
         measure_peaks(artifact.num_threads),
-        tuple(_outcome(record) for record in artifact.report().get("passes", [])),
     )
 
 
-def _layers(profile: Sequence[tuple[dict[str, Any], float]]) -> tuple[Layer, ...]:
+def layers_of(profile: Sequence[tuple[dict[str, Any], float]]) -> tuple[Layer, ...]:
+    """The layers that `Artifact.profile` timed."""
     total = sum(seconds for _, seconds in profile) or 1.0
     texts = ("node", "op", "source", "type", "layout", "kernel", "note")
     return tuple(
@@ -205,19 +162,4 @@ def _layers(profile: Sequence[tuple[dict[str, Any], float]]) -> tuple[Layer, ...
             share=seconds / total,
         )
         for number, (layer, seconds) in enumerate(profile)
-    )
-
-
-def _outcome(record: dict[str, Any]) -> PassOutcome:
-    skipped = Counter(str(reason) for reason in record.get("skipped", []))
-    name, rows = str(record["name"]), record.get("decisions", [])
-    return PassOutcome(
-        name,
-        float(record.get("seconds", 0.0)),
-        tuple(map(str, record.get("rewrites", []))),
-        tuple(skipped.most_common()),
-        Decisions.from_json(rows if name not in (WIDTHS, ZEROS, SENSITIVITY) else []),
-        tuple(map(GroupWidth.from_json, rows if name == WIDTHS else [])),
-        tuple(map(LayerZeros.from_json, rows if name == ZEROS else [])),
-        tuple(map(Errors.from_json, rows if name == SENSITIVITY else [])),
     )

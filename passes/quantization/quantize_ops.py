@@ -15,6 +15,7 @@ from ...ops import fxpress
 from ...ops.activation import activate, parse_activation
 from ...ops.requantization import HIGHEST, LOWEST
 from ...program import Program
+from ...report.decisions import QUANTIZED
 from ...rewriter import Accuracy, Pass, Rewriter
 from ...target import Target
 from ..match import shape
@@ -40,7 +41,7 @@ class QuantizeOps(Pass):
     once. A layer whose result is float32 keeps its residual and activation in float32.
     """
 
-    name: ClassVar[str] = "quantize-ops"
+    name: ClassVar[str] = QUANTIZED
     accuracy: ClassVar[Accuracy] = "lossy"
     establishes: ClassVar[tuple[str, ...]] = ("quantized",)
     plan: Plan | None = None
