@@ -31,6 +31,13 @@ def test_compile_takes_a_module_an_exported_program_and_a_program():
         torch.testing.assert_close(fxpress.compile(model, (x,))(x), expected)
 
 
+def test_equal_models_make_equal_files(tmp_path):
+    module, x = torch.nn.Linear(4, 3).eval(), torch.randn(2, 4)
+    for name in ("a", "b"):
+        fxpress.compile(module, (x,)).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_dump_dir_holds_every_stage(tmp_path):
     fxpress.compile(torch.nn.Linear(4, 3), (torch.randn(2, 4),), dump_dir=tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
