@@ -20,6 +20,7 @@ from .errors import BackendUnavailable, InvalidInput
 _OWN: dict[str, dict[str, str]] = {
     "targets": {
         "cpu": "fxpress.cpu:CpuTarget",
+        "cuda": "fxpress.backends.cuda.target:CudaTarget",
         "systolic": "fxpress.backends.systolic.target:SystolicTarget",
     },
     "backends": {
