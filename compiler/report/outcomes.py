@@ -22,7 +22,6 @@ class PassOutcome:
     """What one pass did: rewrites, and reasons not to, with how often each occurred; and the rows that it decided."""
 
     name: str
-    seconds: float
     rewrites: tuple[str, ...]
     skipped: tuple[tuple[str, int], ...]
     decisions: Decisions = _NO_DECISIONS
@@ -39,7 +38,6 @@ class PassOutcome:
         kinds = (WIDTHS, ZEROS, SENSITIVITY, QUANTIZED, TRAINING)
         return cls(
             name,
-            float(record.get("seconds", 0.0)),
             tuple(map(str, record.get("rewrites", []))),
             tuple(Counter(str(reason) for reason in record.get("skipped", [])).most_common()),
             Decisions.from_json(rows if name == QUANTIZED else []),
