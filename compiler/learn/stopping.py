@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..search.quality import Quality, Scores
+from ..search.quality import Quality
 
 
 @dataclass
@@ -45,9 +44,6 @@ class Progression:
         return self.patience is None or self.waited < self.patience
 
     def _is_better(self, found: Quality, reference: Quality) -> bool:
-        if reference.scores is not None and found.scores is not None:  # a reference from a checkpoint has no summary
-            scores = Scores(reference.scores.rows, found.scores.summary)
-            reference = dataclasses.replace(reference, scores=scores)
         return found.value - reference.value > self.noise and found.is_better_than(reference)
 
     def state(self) -> dict[str, Any]:
@@ -55,14 +51,15 @@ class Progression:
         reference = self.reference
         if reference is None:
             return {}
-        rows = None if reference.scores is None else torch.from_numpy(reference.scores.rows)
+        resampled = None if reference.resampled is None else torch.from_numpy(reference.resampled)
         ends = [reference.value, reference.low, reference.high]
-        return {"reference": ends, "rows": rows, "highest": self.highest, "waited": self.waited}
+        kept = {"reference": ends, "items": reference.items, "resampled": resampled}
+        return {**kept, "highest": self.highest, "waited": self.waited}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         if state:
-            rows = state["rows"]
-            value, low, high = state["reference"]
-            self.reference = Quality(value, low, high, None if rows is None else Scores(rows.numpy()))
+            resampled = state["resampled"]
+            kept = None if resampled is None else resampled.numpy()
+            self.reference = Quality(*state["reference"], state["items"], kept)
             self.highest, self.waited = state["highest"], state["waited"]

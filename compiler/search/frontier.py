@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInput
+from ..report.layer_errors import LayerError
 from ..runtime import Artifact, load
 from ..runtime.container import replaced_file
 from .footprint import Footprint
-from .objectives import OBJECTIVES, Cost, Objective
+from .objectives import OBJECTIVES, QUALITY, Cost, Objective
 from .quality import Quality
 
 FORMAT = 1
@@ -29,6 +30,7 @@ class Point:
     `candidate` is what its strategy was told, `steps` what was done, in order. `artifact` is the file, `quality` and
     `footprint` what it is worth and costs, `promised` the footprint that was predicted before any training. `refused`
     says why the trial ended early: then there may be no artifact and no quality. `seconds` is how long it took.
+    `curve` are the epochs of its trainings, `layers` how far each layer of the original is off.
     """
 
     number: int
@@ -40,7 +42,8 @@ class Point:
     promised: Footprint | None = None
     refused: str = ""
     seconds: float = 0.0
-    curve: Sequence[Mapping[str, float]] = ()
+    curve: Sequence[Mapping[str, Any]] = ()
+    layers: Sequence[LayerError] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -58,19 +61,19 @@ class Point:
         return ", ".join(f"{name}({_options_text(options)})" for name, options in self.steps) or "original"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, without the scores of single items."""
-        quality = None if self.quality is None else [self.quality.value, self.quality.low, self.quality.high]
+        """Plain data."""
         return {
             "number": self.number,
             "candidate": dict(self.candidate),
             "steps": [[name, dict(options)] for name, options in self.steps],
             "artifact": None if self.artifact is None else self.artifact.name,
-            "quality": quality,
+            "quality": None if self.quality is None else self.quality.to_json(),
             "footprint": None if self.footprint is None else self.footprint.to_json(),
             "promised": None if self.promised is None else self.promised.to_json(),
             "refused": self.refused,
             "seconds": self.seconds,
             "curve": [dict(entry) for entry in self.curve],
+            "layers": [layer.to_json() for layer in self.layers],
         }
 
     @classmethod
@@ -79,9 +82,10 @@ class Point:
         given = dict(data)
         given["steps"] = [(name, options) for name, options in given["steps"]]
         given["artifact"] = None if given["artifact"] is None else folder / given["artifact"]
-        given["quality"] = None if given["quality"] is None else Quality(*given["quality"])
+        given["quality"] = None if given["quality"] is None else Quality.from_json(given["quality"])
         for name in ("footprint", "promised"):
             given[name] = None if given[name] is None else Footprint(**given[name])
+        given["layers"] = [LayerError.from_json(layer) for layer in given.get("layers", ())]
         return cls(**given)
 
 
@@ -112,6 +116,21 @@ class Frontier:
         unique = {tuple(self._costs(point)): point for point in reversed(kept)}
         return tuple(sorted(unique.values(), key=lambda point: -_quality(point).value))
 
+    def equal_to(self, point: Point) -> Point | None:
+        """The cheapest point that costs no more in anything, and than which this one is no better outside the noise.
+
+        None when there is none: then what the point costs more is worth it.
+        """
+        costs = self._costs(point)[1:]
+        cheaper = [
+            other
+            for other in self.points
+            if other is not point
+            and all(mine >= theirs for mine, theirs in zip(costs, self._costs(other)[1:], strict=True))
+            and not _quality(point).is_better_than(_quality(other))
+        ]
+        return min(cheaper, key=lambda other: self._costs(other)[1:], default=None)
+
     def best(
         self,
         *,
@@ -119,14 +138,17 @@ class Frontier:
         max_latency: float | None = None,
         max_size: float | None = None,
         max_ram: float | None = None,
+        certain: bool = False,
     ) -> Point:
         """The best point within the limits: the fastest one if quality is limited, otherwise the one of best quality.
 
         `max_quality_drop` is in units of quality below the original, `max_latency` in seconds, the others in bytes.
-        Raises InvalidInput when no point is within them, naming the nearest.
+        With `certain` the whole interval of the drop must be within the limit, not only the drop that was measured. Of
+        points that are not told apart from the one of best quality, the cheapest is the best. Raises InvalidInput when
+        no point is within the limits, naming the nearest.
         """
         limits = {"latency": max_latency, "size": max_size, "ram": max_ram}
-        excess = {point.number: self._excess(point, max_quality_drop, limits) for point in self.points}
+        excess = {point.number: self._excess(point, max_quality_drop, limits, certain) for point in self.points}
         fitting = [point for point in self.points if excess[point.number] <= 0]
         if not fitting:
             nearest = min(self.points, key=lambda point: excess[point.number])
@@ -135,26 +157,27 @@ class Frontier:
                 f"({nearest.describe()}): {self.text_of(nearest)}"
             )
         if max_quality_drop is None:
-            return max(fitting, key=lambda point: _quality(point).value)
+            highest = _quality(max(fitting, key=lambda point: _quality(point).value))
+            fitting = [point for point in fitting if not highest.is_better_than(_quality(point))]
         return min(fitting, key=lambda point: self._costs(point)[1:])
 
     def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
         """How much of the space of objectives the points dominate, up to the `reference` of worst values by objective.
 
-        By default those are the original's costs and a quality of 0. Objectives are scaled so that it is at most 1: the
-        share of the box between the reference and (1 or the best quality, no cost).
+        By default those are what the original has, and a quality of 0. Objectives are scaled so that it is at most 1:
+        the share of the box between the reference and the best there can be, which is no cost, a quality of 1, and of
+        what has no end the best of all points.
         """
-        worst = {o.name: 0.0 if o.maximise else self.original.value(o) for o in self.objectives} | dict(reference or {})
-        best_quality = max(1.0, *(_quality(point).value for point in self.points))
+        worst = {o.name: self.original.value(o) if isinstance(o, Cost) else 0.0 for o in self.objectives}
+        worst |= reference or {}
+        best = {o.name: max(p.value(o) for p in self.points) if o.maximise else 0.0 for o in self.objectives}
+        best[QUALITY.name] = max(1.0, best[QUALITY.name])
         corners = []
         for point in self.points:
-            corner = []
-            for objective in self.objectives:
-                value, limit = point.value(objective), worst[objective.name]
-                gain = (value - limit) / (best_quality - limit) if objective.maximise else (limit - value) / limit
-                corner.append(gain)
-            if min(corner) > 0:
-                corners.append(tuple(corner))
+            gains = [point.value(o) - worst[o.name] for o in self.objectives]
+            whole = [best[o.name] - worst[o.name] for o in self.objectives]
+            if all(gain * most > 0 for gain, most in zip(gains, whole, strict=True)):
+                corners.append(tuple(gain / most for gain, most in zip(gains, whole, strict=True)))
         return volume(corners)
 
     def load(self, point: Point, num_threads: int | None = None) -> Artifact:
@@ -224,6 +247,10 @@ class Frontier:
         """The points as a table, the original first."""
         lines = [f"original: {self.text_of(self.original)}"]
         lines += [f"{p.number:>4}: {self.text_of(p)}  {p.describe()}" for p in self.points if p is not self.original]
+        for point in self.points:
+            equal = self.equal_to(point)
+            if equal is not None:
+                lines.append(f"{point.number:>4} is no better than {equal.number}, which costs less, outside the noise")
         return "\n".join(lines)
 
     def text_of(self, point: Point) -> str:
@@ -236,12 +263,13 @@ class Frontier:
     def _costs(self, point: Point) -> tuple[float, ...]:
         return tuple(o.loss(point.value(o)) for o in self.objectives)
 
-    def _excess(self, point: Point, drop: float | None, limits: Mapping[str, float | None]) -> float:
+    def _excess(self, point: Point, drop: float | None, limits: Mapping[str, float | None], certain: bool) -> float:
         """By how much a point breaks the limits, relative to them; at most 0 within."""
         assert point.footprint is not None
         found = [getattr(point.footprint, name) / limit - 1 for name, limit in limits.items() if limit is not None]
         if drop is not None:
-            found.append(_quality(self.original).value - drop - _quality(point).value)
+            value, _, most = _quality(self.original).minus(_quality(point))
+            found.append((most if certain else value) - drop)
         return max(found, default=0.0)
 
 

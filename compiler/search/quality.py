@@ -1,13 +1,10 @@
-"""How good a model is: numbers with intervals, and the measures that make them.
+"""How good a model is: measures that a search or a training can ask for, `Accuracy(batches)` and the like.
 
-An `evaluate` function takes a callable that is called like the model and returns one number, or `Scores`: a row for
-each item, from which the number is computed, so that its noise is known and two models are compared item by item.
-The measures here are such functions: `Accuracy(batches)` and the like.
+Each is an `evaluate` function: it takes a callable that is called like the model, and returns `Scores`.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,97 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInput
-
-Array = np.ndarray[Any, Any]
-Model = Callable[..., Any]
-Evaluate = Callable[[Model], "float | Scores"]
-
-RESAMPLES = 1000
-LEVEL = 95
-"""Percent of the interval."""
-
-
-def mean(rows: Array) -> float:
-    """The average of the rows' numbers."""
-    return float(rows.mean())
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """A row of numbers for each item [items, ...], and `summary`, what they amount to; higher is better."""
-
-    rows: Array
-    summary: Callable[[Array], float] = mean
-
-    def __post_init__(self) -> None:
-        if len(self.rows) == 0:
-            raise InvalidInput("evaluate must see at least one item, not none")
-
-
-@dataclass(frozen=True, eq=False)
-class Quality:
-    """A number, higher is better, and the ends of its 95% interval; both are the number where items are not known.
-
-    Intervals are percentiles of resampled items (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13),
-    always the same resamples, so that those of two models are paired.
-    """
-
-    value: float
-    low: float
-    high: float
-    scores: Scores | None = None
-
-    @classmethod
-    def measure(cls, evaluate: Evaluate, model: Model) -> Quality:
-        """What `evaluate` says of the model. Raises InvalidInput when that is no finite number, and what it raises."""
-        try:
-            return cls.of(evaluate(model))
-        except Exception as error:
-            error.add_note("while evaluating a model: evaluate= must be a function that returns its quality")
-            raise
-
-    @classmethod
-    def of(cls, found: Any) -> Quality:
-        """From what an evaluate function returned."""
-        if isinstance(found, Scores):
-            resampled = _resampled(found)
-            low, high = np.percentile(resampled, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-            return cls(_finite(found.summary(found.rows)), _finite(low), _finite(high), found)
-        value = _finite(found)
-        return cls(value, value, value)
-
-    def minus(self, other: Quality) -> tuple[float, float, float]:
-        """The difference and the ends of its interval, item by item where both know their items."""
-        if self.scores is None or other.scores is None or len(self.scores.rows) != len(other.scores.rows):
-            return self.value - other.value, self.low - other.high, self.high - other.low
-        differences = _resampled(self.scores) - _resampled(other.scores)
-        low, high = np.percentile(differences, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-        return self.value - other.value, float(low), float(high)
-
-    def is_better_than(self, other: Quality) -> bool:
-        """Whether it is higher, and not by chance."""
-        return self.minus(other)[1] > 0
-
-
-def _resampled(scores: Scores) -> Array:
-    """The summaries of resampled items [RESAMPLES]."""
-    rows = scores.rows
-    random = np.random.default_rng(0)
-    if scores.summary is mean and rows.ndim == 1:
-        counts = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
-        averages: Array = counts @ rows.astype(np.float64) / len(rows)
-        return averages
-    return np.array([scores.summary(rows[random.integers(len(rows), size=len(rows))]) for _ in range(RESAMPLES)])
-
-
-def _finite(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"evaluate must return a number or Scores, not {value!r}") from error
-    if not math.isfinite(number):
-        raise InvalidInput(f"evaluate must return a finite number, not {number}; look at the outputs that it saw")
-    return number
+from .intervals import Array, mean
+from .intervals import Evaluate as Evaluate
+from .intervals import Model as Model
+from .intervals import Quality as Quality
+from .intervals import Scores as Scores
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from fxpress.errors import InvalidInput
 from fxpress.search.footprint import Footprint
 from fxpress.search.frontier import Frontier, Point, volume
 from fxpress.search.objectives import objectives_of
-from fxpress.search.quality import Quality
+from fxpress.search.quality import Quality, Scores
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +61,42 @@ def test_hypervolume_grows_with_points():
     fewer = Frontier(ORIGINAL, TRIED[:1], WANTED)
     assert 0 < fewer.hypervolume() < FRONTIER.hypervolume() < 1
     assert Frontier(ORIGINAL, [], WANTED).hypervolume() == 0
+
+
+def test_what_has_no_end_is_scaled_by_the_best_of_all():
+    wanted = objectives_of(("quality", "throughput"))
+    frontier = Frontier(point(0, 0.9, 1 / 100, 100), [point(1, 0.8, 1 / 400, 100)], wanted)
+    assert frontier.hypervolume({"throughput": 0}) == pytest.approx(0.9 * 0.25 + 0.8 * 0.75)
+    assert frontier.hypervolume() == pytest.approx(0.8)  # all that is above the original's
+
+
+def noisy(number, hits, latency):
+    rows = np.zeros(200)
+    rows[:hits] = 1
+    return replace(point(number, 0.0, latency, 100), quality=Quality.of(Scores(rows)))
+
+
+WITHIN_NOISE = Frontier(noisy(0, 180, 8.0), [noisy(1, 179, 4.0), noisy(2, 120, 2.0)], WANTED)
+
+
+def test_a_point_is_better_only_outside_the_noise():
+    original, near, far = WITHIN_NOISE.points
+    assert WITHIN_NOISE.equal_to(original) is near
+    assert WITHIN_NOISE.equal_to(near) is None
+    assert WITHIN_NOISE.equal_to(far) is None
+    assert WITHIN_NOISE.best() is near
+    assert WITHIN_NOISE.best(max_quality_drop=0.006) is near
+    assert WITHIN_NOISE.best(max_quality_drop=0.006, certain=True) is original
+    assert WITHIN_NOISE.best(max_quality_drop=0.02, certain=True) is near
+    assert "   0 is no better than 1, which costs less, outside the noise" in WITHIN_NOISE.text().splitlines()
+
+
+def test_comparisons_are_the_same_after_saving(tmp_path):
+    WITHIN_NOISE.save(tmp_path)
+    again = Frontier.load_from(tmp_path)
+    for before, after in zip(WITHIN_NOISE.points, again.points, strict=True):
+        assert after.quality.minus(again.original.quality) == before.quality.minus(WITHIN_NOISE.original.quality)
+    assert again.text() == WITHIN_NOISE.text()
 
 
 @pytest.mark.parametrize(
