@@ -20,6 +20,7 @@ from ..pass_manager import PassManager
 from ..program import PassRecord, Program
 from ..pruning import prune
 from ..quantizing import quantize
+from ..report.outcomes import TRAINING
 from .phases import Candidate, Options, Phase, Strategy, Task
 from .ranges import Choice, Range
 
@@ -74,7 +75,7 @@ def _train(program: Program, options: Options, task: Task) -> Program:
 
 def _recorded(program: Program, what: str, curve: tuple[Mapping[str, Any], ...]) -> Program:
     """The Program with its training in its history: training is no pass."""
-    program.history.append(PassRecord("train", (what,), (), 0.0, program.text(), curve))
+    program.history.append(PassRecord(TRAINING, (what,), (), 0.0, program.text(), curve))
     return program
 
 
