@@ -21,13 +21,21 @@ class Block(nn.Module):
         return x + self.second(torch.relu(self.norm(self.first(x))))
 
 
-@pytest.fixture(scope="module")
-def original() -> Program:
+def captured(factor: float = 1.0) -> Program:
+    """The Program, the results of whose first layer are `factor` times as large."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
     )
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter.mul_(factor)
     return fxpress.capture(model.eval(), ITEMS[0])
+
+
+@pytest.fixture(scope="module")
+def original() -> Program:
+    return captured()
 
 
 def errors_of(original: Program, changed: Program) -> dict[str, float | None]:
