@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,25 +121,15 @@ def _kept(net: str, images: Tensor, labels: Tensor, fold: int, seed: int) -> nn.
     return module
 
 
-def train(
-    module: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    epochs: int = EPOCHS,
-    rate: float = 5e-3,
-    loss_of: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
-) -> None:
-    """Trains in place with Adam, whose rate rises and falls once, and leaves the module in eval mode.
-
-    `loss_of` takes what the module makes of some images and their targets, which are labels unless it says otherwise.
-    """
+def train(module: nn.Module, images: Tensor, labels: Tensor, epochs: int = EPOCHS, rate: float = 5e-3) -> None:
+    """Trains in place with Adam, whose rate rises and falls once, and leaves the module in eval mode."""
     optimizer = torch.optim.Adam(module.parameters(), rate)
     steps = epochs * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
     module.train().requires_grad_(True)
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(BATCH):
-            loss = loss_of(module(images[batch]), targets[batch])
+            loss = nn.functional.cross_entropy(module(images[batch]), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

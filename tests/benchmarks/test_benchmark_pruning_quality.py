@@ -26,10 +26,27 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     assert parameters(fxpress.capture(data.module, (data.images[:100],))) == 15
 
 
-def test_teachers_have_nothing_to_say_against_themselves() -> None:
-    logits = torch.randn(5, 10)
-    assert float(pruning_quality._difference(logits, logits)) == pytest.approx(0, abs=1e-6)
-    assert float(pruning_quality._difference(logits, -logits)) > 0
+def test_images_come_without_labels_and_each_once() -> None:
+    images = torch.arange(250.0).reshape(250, 1, 1, 1)
+    batches = pruning_quality._Unlabelled(images)
+    seen = list(batches)
+    assert len(batches) == len(seen) == 3
+    assert all(target is None for _, target in seen)
+    assert torch.cat([batch for batch, _ in seen]).flatten().sort().values.equal(images.flatten())
+
+
+def test_learning_brings_a_classifier_nearer_to_what_its_teacher_says() -> None:
+    data = case()
+    student = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    program = fxpress.capture(student, (data.images[:100],))
+    taught = pruning_quality._taught(program, data, Settings(epochs=20, rate=0.03, moved=0))
+
+    def difference(found: fxpress.Program) -> float:
+        with torch.no_grad():
+            said = (found.run(data.images[:100]), data.module(data.images[:100]))
+        return float((said[0].softmax(1) - said[1].softmax(1)).norm())
+
+    assert difference(taught) < difference(program) / 2
 
 
 def test_drops_are_paired_with_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
