@@ -70,12 +70,14 @@ class Batch:
         return model(*self.args, **self.kwargs)
 
     def digest(self) -> str:
-        """A hash of all tensors."""
+        """A hash of all tensors and numbers."""
         sha = hashlib.sha256()
         for x in tree_leaves((self.args, dict(self.kwargs), self.targets)):
             if isinstance(x, Tensor):
                 sha.update(f"{x.dtype}{tuple(x.shape)}".encode())
                 sha.update(bytes_of(x))
+            elif isinstance(x, bool | int | float | str):
+                sha.update(repr(x).encode())
         return sha.hexdigest()
 
 
@@ -97,7 +99,9 @@ class Source:
     def __init__(self, batches: Iterable[Any], seed: int) -> None:
         if isinstance(batches, Tensor | str | Mapping) or not isinstance(batches, Iterable):
             raise InvalidInput(f"batches must be an iterable of (inputs, target), not {type(batches).__name__}")
-        if iter(batches) is batches:
+        with unread(batches), randomness(seed, "check"):
+            is_iterator = iter(batches) is batches
+        if is_iterator:
             raise InvalidInput(f"batches must be readable once an epoch, not {type(batches).__name__}; {AGAIN}")
         self._batches = batches
         self._seed = seed
@@ -115,34 +119,48 @@ class Source:
         if not found:
             raise InvalidInput("batches must yield at least one batch an epoch, not none; is the dataset empty?")
 
-    def peek(self, count: int, use: Use) -> None:
-        """Use the first batches, one after the other, as if nobody had read them."""
-        states = self.generators_state()
-        with randomness(self._seed, "peek"):
+    def digest(self) -> str:
+        """A hash of the batches of one epoch, which stay as if nobody had read them."""
+        sha = hashlib.sha256()
+        self.peek(None, lambda batch: sha.update(batch.digest().encode()))
+        return sha.hexdigest()
+
+    def peek(self, count: int | None, use: Use) -> None:
+        """Use the first batches (None: all of an epoch), one after the other, as if nobody had read them."""
+        with unread(self._batches), randomness(self._seed, "peek"):
             for batch in itertools.islice(self.epoch(0), count):
                 use(batch)
-        self.set_generators_state(states)
 
     def generators_state(self) -> list[Tensor]:
         """The states of the generators that a DataLoader shuffles with."""
-        return [generator.get_state() for generator in self._generators()]
+        return [generator.get_state() for generator in generators_of(self._batches)]
 
     def set_generators_state(self, states: list[Tensor]) -> None:
         """Let them go on from there."""
-        for generator, state in zip(self._generators(), states, strict=True):
+        for generator, state in zip(generators_of(self._batches), states, strict=True):
             generator.set_state(state)
-
-    def _generators(self) -> list[torch.Generator]:
-        samplers = [getattr(self._batches, name, None) for name in ("sampler", "batch_sampler")]
-        holders = [self._batches, *samplers, *(getattr(sampler, "sampler", None) for sampler in samplers)]
-        found = [getattr(holder, "generator", None) for holder in holders]
-        return list(dict.fromkeys(x for x in found if isinstance(x, torch.Generator)))
 
     def _count(self) -> int:
         with contextlib.suppress(TypeError):  # what len() raises where there is none, as for IterableDataset
             return len(self._batches)  # type: ignore[arg-type]
-        states = self.generators_state()
-        with randomness(self._seed, "count"):
-            count = sum(1 for _ in self._batches)
-        self.set_generators_state(states)
-        return count
+        with unread(self._batches), randomness(self._seed, "count"):
+            return sum(1 for _ in self._batches)
+
+
+@contextlib.contextmanager
+def unread(batches: Iterable[Any]) -> Iterator[None]:
+    """Inside, batches may be read; afterwards they come in the order in which they would have come before."""
+    states = [(generator, generator.get_state()) for generator in generators_of(batches)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def generators_of(batches: Iterable[Any]) -> list[torch.Generator]:
+    """The generators that a DataLoader shuffles with."""
+    samplers = [getattr(batches, name, None) for name in ("sampler", "batch_sampler")]
+    holders = [batches, *samplers, *(getattr(sampler, "sampler", None) for sampler in samplers)]
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list(dict.fromkeys(x for x in found if isinstance(x, torch.Generator)))

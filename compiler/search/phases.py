@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from .. import __version__
 from ..errors import InvalidInput
+from ..learn.batches import Source
 from ..learn.config import TrainConfig
 from ..program import Program
 from ..progress import Progress
 from ..target import Target
+from .digests import digest_of
 from .quality import Evaluate
 from .ranges import Choice, Range
 
@@ -48,21 +51,33 @@ class Task:
     @property
     def gives(self) -> set[str]:
         """Which kinds of data there are, as `Phase.needs` names them."""
-        return {name for name, data in (("calibration", self.calibration), ("train", self.train)) if data}
+        return {
+            name
+            for name, is_given in (("calibration", self.calibration), ("train", self.train is not None))
+            if is_given
+        }
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """A hash of each thing that is given. Raises InvalidInput for batches that cannot be trained on."""
+        given = {
+            "model": self.original,
+            "target": str(self.target),
+            "seed": self.seed,
+            "calibration": list(self.calibration),
+            "evaluate": self.evaluate,
+            "loss": self.loss,
+            "learning": self.learning,
+            "fxpress": __version__,
+        }
+        found = {name: digest_of(value) for name, value in given.items()}
+        by_function = self.train is None or callable(self.train)
+        found["train"] = digest_of(self.train) if by_function else Source(self.train, self.seed).digest()
+        return found
 
     def digest(self) -> str:
-        """A hash of the Program, the target, the seed and the calibration data: what results rest on."""
-        found = hashlib.sha256(f"{self.original.text()}\n{self.target}\n{self.seed}\n{self.learning}".encode())
-        for name, constant in sorted(self.original.constants.items()):
-            found.update(f"\n{name} ".encode())
-            found.update(_bytes(constant))
-        for tensor in torch.utils._pytree.tree_leaves(list(self.calibration)):
-            found.update(_bytes(tensor) if isinstance(tensor, torch.Tensor) else repr(tensor).encode())
-        return found.hexdigest()
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        """A hash of what Programs rest on: all that is given but how they are judged."""
+        return digest_of({name: each for name, each in self.digests.items() if name != "evaluate"})
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,10 @@ class Strategy:
             if fitting not in first:
                 first.append(fitting)
         return Strategy(self.name, kept, tuple(first)), notes
+
+    def digest(self) -> str:
+        """A hash of its phases: what they do, and what may be chosen."""
+        return digest_of([(phase.name, phase.run, repr(phase.space), repr(phase.off)) for phase in self.phases])
 
     @property
     def space(self) -> dict[str, Range | Choice]:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,19 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..program import Program
+from ..report.outcomes import TRAINING
 from ..runtime.container import replaced_file
 from .footprint import Footprint
 from .frontier import Point
 from .phases import Options, Strategy, Task
 
+FOLDERS = ("programs", "artifacts", "points")
 Step = tuple[str, Options]
 """A phase's name and what it was told."""
+
+
+class StorageFailed(InvalidInput):
+    """The folder of a search cannot be written to, as when the disk is full; what it holds is whole."""
 
 
 class Store:
@@ -29,7 +35,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            for name in ("programs", "artifacts", "points"):
+            for name in FOLDERS:
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidInput(f"storage must be a folder that can be written, not {str(folder)!r}: {error}") from error
@@ -45,14 +51,37 @@ class Store:
                     f"storage {str(self.folder)!r} must be of one search at a time, but another one uses it now; "
                     "wait for it, or give this one a folder of its own"
                 ) from error
-            yield
+            self._sweep()
+            try:
+                yield
+            finally:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what writers left that were killed."""
+        for name in FOLDERS:
+            for unfinished in (self.folder / name).glob(".*"):
+                unfinished.unlink(missing_ok=True)
+
+    def claim(self, digests: Mapping[str, str]) -> None:
+        """Note hashes of what the search is of. Raises InvalidInput naming what differs if it was of something else."""
+        path = self.folder / "search.json"
+        if not path.exists():
+            return _write_json(path, dict(digests))
+        kept = json.loads(path.read_text())
+        different = sorted(name for name in {*kept, *digests} if kept.get(name) != digests.get(name))
+        if different:
+            raise InvalidInput(
+                f"storage must be of the same search, but {str(self.folder)!r} is of one with other "
+                f"{', '.join(different)}; give this one a folder of its own"
+            )
 
     def program(self, key: str, make: Callable[[], Program]) -> Program:
         """The Program kept under `key`, made and kept when there is none."""
         path = self.folder / "programs" / f"{key}.program"
         if not path.exists():
             program = make()
-            with _explained(path):
+            with explained(path):
                 program.save(path)
         return Program.load(path)
 
@@ -81,19 +110,33 @@ class Store:
 
 def _write_json(path: Path, value: Any) -> None:
     """Write a small file, whole or not at all."""
-    with _explained(path), replaced_file(path) as file:
+    with explained(path), replaced_file(path) as file:
         file.write(json.dumps(value, indent=1).encode())
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Inside, `path` is written. Raises StorageFailed when it cannot be."""
     try:
         yield
-    except OSError as error:
-        raise InvalidInput(
+    except (OSError, InvalidInput) as error:
+        if isinstance(error, InvalidInput) and not isinstance(error.__cause__, OSError):
+            raise
+        raise StorageFailed(
             f"{str(path)!r} must be a file that can be written: {error}; what the search found so far is kept: make "
             "room and start it again with the same storage"
         ) from error
+
+
+def _named(program: Program, phase: str) -> Program:
+    """The Program whose trainings that no phase has claimed yet are this one's."""
+    program.history[:] = [
+        replace(record, decisions=tuple({"phase": phase, **row} for row in record.decisions))
+        if record.name == TRAINING
+        else record
+        for record in program.history
+    ]
+    return program
 
 
 def chain_key(digest: str, steps: Sequence[Step]) -> str:
@@ -125,6 +168,6 @@ def run_phases(
         task.progress(phase.name)
         taught = [n for n in range(number) if phases[n][0].teaches]
         given = replace(task, teacher=after(taught[-1] + 1)) if taught else task
-        return phase.run(before, options, given)
+        return _named(phase.run(before, options, given), phase.name)
 
     return after(len(steps)), chain_key(digest, steps), steps

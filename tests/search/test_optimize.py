@@ -64,18 +64,28 @@ def test_points_compute_what_was_judged(found, model):
     assert torch.allclose(best(INPUTS[:8]), model(INPUTS[:8]), atol=1e-5)
 
 
+class Counting(Accuracy):
+    """Counts how often it is asked."""
+
+    calls = 0
+
+    def __call__(self, model):
+        Counting.calls += 1
+        return super().__call__(model)
+
+
 def test_a_search_goes_on_where_it_was(model, tmp_path):
     def killed(stage):
         if "trial 3" in stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(model, tmp_path, progress=killed)
-    calls = []
-    evaluate = Accuracy([(INPUTS, model(INPUTS).argmax(1))])
-    found = search(model, tmp_path, evaluate=lambda f: calls.append(1) or evaluate(f))
+        search(model, tmp_path, progress=killed, evaluate=Counting([(INPUTS, model(INPUTS).argmax(1))]))
+    Counting.calls = 0
+    judged = Counting([(INPUTS, model(INPUTS).argmax(1))])
+    found = search(model, tmp_path, evaluate=judged)
     assert [p.describe().split("(")[0] for p in found.tried] == ["original", "prune", "quantize"]
-    assert len(calls) == 2  # the original and what was killed: two trials were known
+    assert Counting.calls == 2  # the original and what was killed: two trials were known
 
 
 def test_one_search_at_a_time(model, tmp_path):
