@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 
 from .cpu import CpuTarget, host_options
 from .errors import CompilerError, InvalidInput
+from .machine import this_machine
 from .progress import Progress
 from .runtime.container import replaced_file
 
@@ -129,7 +130,9 @@ class KernelTimes:
         with ThreadPoolExecutor(self.target.cores) as pool:
             codes = list(pool.map(lambda job: job[0].timing_code(job[1]), jobs))
         self._progress("measuring kernels")
-        for (_, keys), seconds in zip(jobs, _run_worker(codes, self.target.cores, self._seconds), strict=True):
+        with this_machine().alone():
+            times = _run_worker(codes, self.target.cores, self._seconds)
+        for (_, keys), seconds in zip(jobs, times, strict=True):
             self._known |= {self._hash(key): value for key, value in zip(keys, seconds, strict=True)}
         if self._path is not None:
             _write(self._path, _read(self._path) | self._known)

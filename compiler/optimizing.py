@@ -7,7 +7,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,12 @@ from .target import Target
 
 if TYPE_CHECKING:
     from .learn.config import TrainConfig
-    from .search.frontier import Frontier
+    from .search.candidates import Candidates
+    from .search.executors.executor import Executor
+    from .search.frontier import Frontier, Point
     from .search.phases import Strategy
     from .search.quality import Evaluate
-
-MOST_DUPLICATES = 20
-"""So many candidates in a row that were tried already end a search: there is little left to try."""
+    from .search.store import Store
 
 
 def optimize(
@@ -46,6 +45,8 @@ def optimize(
     budget_seconds: float = 600,
     max_trials: int | None = None,
     storage: str | Path | None = None,
+    executor: str | Executor = "local",
+    workers: int | None = None,
     seed: int = 0,
     num_threads: int | None = None,
     progress: Progress | None = None,
@@ -60,11 +61,17 @@ def optimize(
     from: augmentation, smoothing and the like. `strategy` names a list of phases or is one. `limits` are the most that
     points may have of an objective: seconds, bytes.
 
-    The search ends after `budget_seconds`, not before the trial that runs then has, or after `max_trials`. What it
+    The search ends after `budget_seconds`, not before the trials that run then have, or after `max_trials`. What it
     makes is kept in the folder `storage`: the same search started again goes on where it was, also after it was killed.
+    `executor` says where trials run: "local" in this process, one after the other; "processes" in so many `workers` on
+    this machine; "ray" on a cluster; or an Executor. Footprints are measured where nothing else of the search computes.
 
-    Raises InvalidInput for data and options that do not fit, what `evaluate` raises, and what capturing raises.
+    Raises InvalidInput for data and options that do not fit, StorageFailed, which is one, when `storage` cannot be
+    written to, BackendUnavailable, what `evaluate` raises, wherever it runs, and what capturing raises.
     """
+    from .search.candidates import Candidates
+    from .search.executors.executor import executor_of
+    from .search.footprint import Meter
     from .search.frontier import Frontier
     from .search.objectives import objectives_of
     from .search.phases import Task
@@ -78,6 +85,7 @@ def optimize(
     chosen = strategy_of(strategy)
     most = dict(limits or {})
     check_limits(most, wanted)
+    crew = executor_of(executor, workers)
     if not budget_seconds > 0:
         raise InvalidInput(f"budget_seconds must be positive, not {budget_seconds!r}")
     begin = time.monotonic()
@@ -95,43 +103,41 @@ def optimize(
         fitted, notes = chosen.fit(task)
         store = Store(folder)
         stack.enter_context(store.locked())
-        trials = Trials(fitted, task, store, wanted, most, num_threads)
-        original = trials.original()
+        store.claim({**task.digests, "strategy": fitted.digest(), "objectives": " ".join(o.name for o in wanted)})
+        trials = Trials(fitted, task, store, wanted, most, num_threads, Meter(threads=num_threads))
         first = [fitted.complete(candidate) for candidate in fitted.first]
         study = Study(folder / "journal.log", fitted.space, wanted, first, seed)
-        points = store.points()
-        seen = {tuple(sorted(point.candidate.items())): point for point in points}
-        duplicates = 0
-        while time.monotonic() - begin < budget_seconds and (max_trials is None or len(points) < max_trials):
-            number, asked = study.ask()
-            candidate = _canonical(fitted, asked)
-            point = seen.get(tuple(sorted(candidate.items())))
-            if point is None:
-                stage(f"trial {number}")
-                trials.task = replace(task, progress=_within(stage, f"trial {number}"))
-                point = trials.run(number, candidate, [original, *points])
-                store.add_point(point)
-                points.append(point)
-                seen[tuple(sorted(candidate.items()))] = point
-                duplicates = 0
-            else:
-                duplicates += 1
-            study.tell(number, [point.value(o) for o in wanted] if point.is_whole else None)
-            if duplicates >= MOST_DUPLICATES:
-                break
+        candidates = Candidates(study, fitted, wanted, store.points())
+        stack.enter_context(crew.at_work(trials, stage))
+
+        def has_time(tried: int) -> bool:
+            return time.monotonic() - begin < budget_seconds and (max_trials is None or tried < max_trials)
+
+        original, points = _search(crew, candidates, store, has_time)
     environment = {"machine": platform.machine(), "target": str(task.target), "torch": torch.__version__, "seed": seed}
     return Frontier(original, points, wanted, notes, environment)
 
 
-def _canonical(strategy: Strategy, candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """The candidate with the other options of phases that are off as they are by default: they change nothing."""
-    complete = strategy.complete(candidate)
-    for phase in strategy.phases:
-        if phase.is_off(phase.options(complete)):
-            for name in phase.space:
-                complete.pop(f"{phase.name}.{name}")
-    return strategy.complete(complete)
+def _search(
+    crew: Executor, candidates: Candidates, store: Store, has_time: Callable[[int], bool]
+) -> tuple[Point, list[Point]]:
+    """The original's Point and those of all candidates: of earlier, and of now as long as there is time for more."""
+    from .search.trials import Trial
 
-
-def _within(stage: Progress, trial: str) -> Progress:
-    return lambda name: stage(f"{trial}: {name}")
+    crew.submit(Trial(0))
+    original, points, running = crew.finished(), store.points(), 0
+    while True:
+        while running < crew.workers and has_time(len(points) + running):
+            asked = candidates.next()
+            if asked is None:
+                break
+            number, candidate = asked
+            crew.submit(Trial(number, candidate, (original, *points)))
+            running += 1
+        if not running:
+            return original, sorted(points, key=lambda point: point.number)
+        point = crew.finished()
+        running -= 1
+        store.add_point(point)
+        points.append(point)
+        candidates.tell(point)

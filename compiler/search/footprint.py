@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InternalError
+from ..machine import this_machine
 from ..runtime import load
 
 ROUNDS = 5
@@ -42,16 +43,29 @@ class Footprint:
 
 
 def measure_footprints(paths: Sequence[Path], *, seconds: float = 0.5, threads: int | None = None) -> list[Footprint]:
-    """Measure artifacts in turns, each in its own process, for `seconds` each in all."""
-    workers = [_Worker(path, threads) for path in paths]
+    """Measure artifacts in turns, each in its own process, for `seconds` each in all. No other worker computes then."""
+    with this_machine().alone():
+        return _measured([_Worker(path, threads) for path in paths], seconds)
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures one artifact for so many `seconds`, run by so many `threads`."""
+
+    seconds: float = 0.5
+    threads: int | None = None
+
+    def __call__(self, path: Path) -> Footprint:
+        return measure_footprints([path], seconds=self.seconds, threads=self.threads)[0]
+
+
+def _measured(workers: Sequence[_Worker], seconds: float) -> list[Footprint]:
     try:
         times: list[list[float]] = [[] for _ in workers]
         for _ in range(ROUNDS):
             for worker, found in zip(workers, times, strict=True):
                 found += worker.time(seconds / ROUNDS)
-        return [
-            _footprint(path, found, worker.memory()) for path, found, worker in zip(paths, times, workers, strict=True)
-        ]
+        return [_footprint(worker.path, found, worker.memory()) for found, worker in zip(times, workers, strict=True)]
     finally:
         for worker in workers:
             worker.close()
@@ -83,7 +97,7 @@ class _Worker:
     """A process that loads one artifact and answers lines: "time SECONDS" with times, "memory" with bytes."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        self._path = path
+        self.path = path
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fxpress.search.footprint_worker", str(path), str(threads or 0)],
             stdin=subprocess.PIPE,
@@ -111,7 +125,7 @@ class _Worker:
             pass  # what it was is seen below
         answer = self._process.stdout.readline()
         if not answer:
-            raise InternalError(f"the process that runs {self._path} ended with {self._process.wait()} while measured")
+            raise InternalError(f"the process that runs {self.path} ended with {self._process.wait()} while measured")
         return json.loads(answer)
 
     def close(self) -> None:

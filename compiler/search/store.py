@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from .frontier import Point
 from .phases import Options, Strategy, Task
 
 FOLDERS = ("programs", "artifacts", "points")
+_TOKEN = "token"
 Step = tuple[str, Options]
 """A phase's name and what it was told."""
 
@@ -56,6 +58,18 @@ class Store:
                 yield
             finally:
                 self._sweep()
+
+    def token(self) -> str:
+        """A text by which a Store somewhere else tells, with `is_of`, whether its folder is this one."""
+        token = uuid.uuid4().hex
+        with explained(self.folder / _TOKEN), replaced_file(self.folder / _TOKEN) as file:
+            file.write(token.encode())
+        return token
+
+    def is_of(self, token: str) -> bool:
+        """Whether the folder is the one that gave the token."""
+        path = self.folder / _TOKEN
+        return path.exists() and path.read_text() == token
 
     def _sweep(self) -> None:
         """Delete what writers left that were killed."""

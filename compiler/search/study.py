@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from ..errors import BackendUnavailable
 from .objectives import Objective
 from .phases import Candidate
 from .ranges import Choice, Range
+from .store import explained
 
 
 class Study:
-    """Asks for candidates and is told what became of them. What it knows is in `path`."""
+    """Asks for candidates, any number before it is told what became of the first. What it knows is in `path`.
+
+    One process at a time may use it. Raises StorageFailed when `path` cannot be written to.
+    """
 
     def __init__(
         self,
@@ -28,8 +33,9 @@ class Study:
         self._space = {name: _distribution(values) for name, values in space.items()}
         self._complete = optuna.trial.TrialState.COMPLETE
         self._failed = optuna.trial.TrialState.FAIL
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        with _quiet(optuna):
+        self._path = path
+        backend = _journal(optuna, path)
+        with _quiet(optuna), explained(path):
             self._study = optuna.create_study(
                 storage=optuna.storages.JournalStorage(backend),
                 study_name="fxpress",
@@ -38,27 +44,29 @@ class Study:
             )
         known = self._study.get_trials(deepcopy=False)
         self._study.sampler = optuna.samplers.TPESampler(
-            seed=seed + len(known), multivariate=True, n_startup_trials=max(len(first), 8)
+            seed=seed + len(known), multivariate=True, constant_liar=True, n_startup_trials=max(len(first), 8)
         )
-        if not known:
+        with explained(path):
+            for trial in known:
+                if trial.state == optuna.trial.TrialState.RUNNING:  # of a search that was killed
+                    self._study.enqueue_trial(trial.params)
+                    self._study.tell(trial.number, state=self._failed)
             for candidate in first:
-                self._study.enqueue_trial(dict(candidate))
-        for trial in known:
-            if trial.state == optuna.trial.TrialState.RUNNING:  # of a search that was killed
-                self._study.tell(trial.number, state=self._failed)
-                self._study.enqueue_trial(trial.params)
+                self._study.enqueue_trial(dict(candidate), skip_if_exists=True)
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """The number of the next trial, counted from 1, and its candidate."""
-        trial = self._study.ask(self._space)
+        with explained(self._path):
+            trial = self._study.ask(self._space)
         return trial.number + 1, dict(trial.params)
 
     def tell(self, number: int, values: Sequence[float] | None) -> None:
         """What the trial is worth, in the order of the objectives; None for one that was refused."""
-        if values is None:
-            self._study.tell(number - 1, state=self._failed)
-        else:
-            self._study.tell(number - 1, list(values))
+        with explained(self._path):
+            if values is None:
+                self._study.tell(number - 1, state=self._failed)
+            else:
+                self._study.tell(number - 1, list(values))
 
 
 def _optuna() -> Any:
@@ -69,6 +77,15 @@ def _optuna() -> Any:
             'searching needs optuna, which is not installed; install it with pip install "fxpress[search]"'
         ) from error
     return optuna
+
+
+def _journal(optuna: Any, path: Path) -> Any:
+    """The journal at `path`, without what a search left there that was killed: its lock, half a line."""
+    Path(f"{path}{optuna.storages.journal._file.LOCK_FILE_SUFFIX}").unlink(missing_ok=True)
+    if path.exists():
+        written = path.read_bytes()
+        os.truncate(path, written.rfind(b"\n") + 1)
+    return optuna.storages.journal.JournalFileBackend(str(path))
 
 
 @contextlib.contextmanager

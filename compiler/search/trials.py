@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
 
 from ..api import compile
 from ..errors import CompilerError, InvalidInput
 from ..program import Program
+from ..progress import Progress
+from ..report.layer_errors import LayerError, layer_errors
+from ..report.outcomes import TRAINING
 from ..runtime import load
+from ..runtime.threads import thread_count
 from .any_batch import AnyBatch
-from .footprint import Footprint, measure_footprints
+from .footprint import Footprint, Meter
 from .frontier import Point
 from .objectives import Cost, Objective
 from .phases import Candidate, Strategy, Task
 from .quality import Quality
-from .store import Store, run_phases
+from .store import StorageFailed, Store, explained, run_phases
+
+ITEMS_FOR_ERRORS = 4
+"""So many items of the calibration data tell how far layers are off."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to try: a candidate, and the points `others` that are known when it begins. Number 0 is the original."""
+
+    number: int
+    candidate: Candidate = field(default_factory=dict)
+    others: Sequence[Point] = ()
+
+    def refused(self, reason: str) -> Point:
+        """The Point of a trial that came to nothing."""
+        return Point(self.number, self.candidate, [], refused=reason)
+
+    def __str__(self) -> str:
+        return f"trial {self.number}" if self.number else "original"
 
 
 @dataclass
 class Trials:
-    """Makes Points. `limits` are the most that a point may have of an objective."""
+    """Makes Points of Trials. `limits` are the most that a point may have of an objective."""
 
     strategy: Strategy
     task: Task
@@ -29,64 +56,84 @@ class Trials:
     objectives: tuple[Objective, ...]
     limits: dict[str, float]
     threads: int | None = None
-    seconds: float = 0.5
+    meter: Callable[[Path], Footprint] = field(default_factory=Meter)
 
     def __post_init__(self) -> None:
         self._digest = self.task.digest()
         self._costs = [objective for objective in self.objectives if isinstance(objective, Cost)]
 
-    def original(self) -> Point:
+    def run(self, trial: Trial, progress: Progress) -> Point:
+        """Make, judge and measure what the trial says; a candidate that cannot be made is refused and says why.
+
+        Raises StorageFailed, what `evaluate` raises, and for the original what compiling raises.
+        """
+        begin = time.monotonic()
+        task = replace(self.task, progress=progress)
+        point = self._candidate(trial, task) if trial.number else self._original(task)
+        return replace(point, seconds=time.monotonic() - begin)
+
+    def _original(self, task: Task) -> Point:
         """The model as it is, compiled."""
-        point = self._judged(Point(0, {}, []), self.task.original, f"{self._digest[:24]}-original")
+        point = self._judged(Point(0, {}, []), task.original, f"{self._digest[:24]}-original", task)
         return replace(point, promised=point.footprint)
 
-    def run(self, number: int, candidate: Candidate, others: list[Point]) -> Point:
-        """Make, judge and measure a candidate; one that is refused early says why.
+    def _candidate(self, trial: Trial, task: Task) -> Point:
+        """The candidate's Point.
 
         Footprints are promised before any training. One over the limits is not trained, nor one between two points of
         which the dearer, trained one is no better: more of the same would not help.
         """
-        begin = time.monotonic()
-        candidate = self.strategy.complete(candidate)
-        point = Point(number, candidate, [])
+        candidate = self.strategy.complete(trial.candidate)
+        point = Point(trial.number, candidate, [])
         try:
             program, key, steps = run_phases(
-                self.strategy, candidate, self.task, self.store, self._digest, structure_only=True
+                self.strategy, candidate, task, self.store, self._digest, structure_only=True
             )
-            point = replace(point, steps=steps, promised=self._footprint(program, key))
-            reason = self.hopeless(point, others)
+            point = replace(point, steps=steps, promised=self._footprint(program, key, task))
+            reason = self.hopeless(point, trial.others)
             if reason:
-                return replace(point, refused=reason, seconds=time.monotonic() - begin)
-            program, key, steps = run_phases(self.strategy, candidate, self.task, self.store, self._digest)
-            point = self._judged(replace(point, steps=steps), program, key)
+                return replace(point, refused=reason)
+            program, key, steps = run_phases(self.strategy, candidate, task, self.store, self._digest)
+            return self._judged(replace(point, steps=steps), program, key, task)
+        except StorageFailed:  # which is not the candidate's fault
+            raise
         except CompilerError as error:  # this candidate cannot be made: the search goes on and shows why
-            point = replace(point, refused=f"{type(error).__name__}: {error}")
-        return replace(point, seconds=time.monotonic() - begin)
+            return replace(point, refused=f"{type(error).__name__}: {error}")
 
-    def _judged(self, point: Point, program: Program, key: str) -> Point:
-        path = self._artifact(program, key)
-        self.task.progress("evaluate")
-        with load(path, num_threads=self.threads) as artifact:
-            quality = Quality.measure(self.task.evaluate, AnyBatch(artifact))
-        curve = [row for record in program.history if record.name == "train" for row in record.decisions]
-        return replace(point, artifact=path, quality=quality, footprint=self._footprint(program, key), curve=curve)
+    def _judged(self, point: Point, program: Program, key: str, task: Task) -> Point:
+        path = self._artifact(program, key, task)
+        task.progress("evaluate")
+        with load(path, num_threads=min(thread_count(self.threads), torch.get_num_threads())) as artifact:
+            quality = Quality.measure(task.evaluate, AnyBatch(artifact))
+        curve = [row for record in program.history if record.name == TRAINING for row in record.decisions]
+        footprint, layers = self._footprint(program, key, task), self._layer_errors(program)
+        return replace(point, artifact=path, quality=quality, footprint=footprint, curve=curve, layers=layers)
 
-    def _artifact(self, program: Program, key: str) -> Path:
+    def _layer_errors(self, program: Program) -> tuple[LayerError, ...]:
+        """How far the layers are off the original's, on the first of the calibration data or the example inputs."""
+        from ..passes.quantization.calibration import Calibration
+
+        original = self.task.original
+        data = self.task.calibration or [original.example_inputs]
+        return layer_errors(original, program, itertools.islice(Calibration(data, original), ITEMS_FOR_ERRORS))
+
+    def _artifact(self, program: Program, key: str, task: Task) -> Path:
         path = self.store.artifact(key)
         if not path.exists():
-            artifact = compile(program, target=self.task.target, progress=self.task.progress)
-            artifact.save(path)
+            artifact = compile(program, target=task.target, progress=task.progress)
+            with explained(path):
+                artifact.save(path)
         return path
 
-    def _footprint(self, program: Program, key: str) -> Footprint:
+    def _footprint(self, program: Program, key: str, task: Task) -> Footprint:
         def measure() -> Footprint:
-            path = self._artifact(program, key)
-            self.task.progress("measure")
-            return measure_footprints([path], seconds=self.seconds, threads=self.threads)[0]
+            path = self._artifact(program, key, task)
+            task.progress("measure")
+            return self.meter(path)
 
         return self.store.footprint(key, measure)
 
-    def hopeless(self, point: Point, others: list[Point]) -> str:
+    def hopeless(self, point: Point, others: Sequence[Point]) -> str:
         """Why training cannot make it a point of the frontier; empty when it can."""
         assert point.promised is not None
         for cost in self._costs:
