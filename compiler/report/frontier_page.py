@@ -1,61 +1,46 @@
-"""A Frontier as one HTML page that needs nothing else, and as a picture for papers."""
+"""A Frontier as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..errors import BackendUnavailable
-from ..search.objectives import QUALITY, Objective
-from .quantities import time_text
+from ..runtime import load
+from ..search.objectives import Objective
+from .explanation import Layer, layers_of
+from .frontier_plots import BOTTOM, CURVE_HEIGHT, CURVE_WIDTH, HEIGHT, LEFT, RIGHT, TOP, WIDTH, curves_of, plot_of
+from .layer_changes import LayerChange, layer_changes
+from .outcomes import Outcomes, outcomes_of
+from .quantities import bytes_text, option_text, percent_text, time_text
 
 if TYPE_CHECKING:
     from ..search.frontier import Frontier, Point
 
-WIDTH, HEIGHT = 560, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 10, 10, 40  # margins of a plot
-_CURVE_WIDTH, _CURVE_HEIGHT = 520, 150
+NOTHING = Outcomes(())
 
 
 @dataclass(frozen=True)
-class _Tick:
-    at: float
-    text: str
+class Inside:
+    """What a point's artifact tells: its kernel calls, timed one by one, and what passes did."""
+
+    calls: tuple[Layer, ...] = ()
+    done: Outcomes = NOTHING
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """A point of a plot; `low` and `high` are the ends of its whisker."""
-
-    number: int
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    kind: str
-    title: str
+def look_inside(point: Point) -> Inside:
+    """Time the kernel calls of a point's artifact and read what passes did; nothing where it has none."""
+    if point.artifact is None:
+        return Inside()
+    with load(point.artifact) as artifact:
+        return Inside(layers_of(artifact.profile()), Outcomes(outcomes_of(artifact)))
 
 
-@dataclass(frozen=True)
-class _Plot:
-    x_name: str
-    y_name: str
-    x_ticks: list[_Tick]
-    y_ticks: list[_Tick]
-    marks: list[_Mark]
-    front: str
-    width: int = WIDTH
-    height: int = HEIGHT
-
-
-def render_frontier(frontier: Frontier, title: str, *, layers: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """The page's HTML; `layers` are the profiles of points by number."""
+def render_frontier(frontier: Frontier, title: str) -> str:
+    """The page's HTML. Artifacts of the original and of the points that nothing beats are timed for it."""
     environment = Environment(
         loader=PackageLoader("fxpress.report", "."),
         autoescape=True,
@@ -63,20 +48,37 @@ def render_frontier(frontier: Frontier, title: str, *, layers: Mapping[int, Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(time=time_text)
+    environment.filters.update(bytes=bytes_text, percent=percent_text, time=time_text, option=option_text)
     on = {point.number for point in frontier.points}
-    everything = [frontier.original, *frontier.tried]
-    best = frontier.points[0]
+    everything = [frontier.original, *(point for point in frontier.tried if point.number)]
+    whole = [point for point in everything if point.is_whole]
+    before = look_inside(frontier.original)
+    inside = {point.number: look_inside(point) for point in frontier.points if point.number} | {0: before}
+    views = [_view(frontier, point, inside.get(point.number, Inside()), before, on) for point in everything]
     return environment.get_template("frontier.html").render(
         title=title,
         frontier=frontier,
         cards=_cards(frontier),
-        plots=[_plot(frontier, y, x) for y, x in itertools.combinations(frontier.objectives, 2)],
-        views=[_view(frontier, point, layers.get(point.number, ())) for point in everything],
-        rows=[_row(frontier, point, point.number in on) for point in everything if point.is_whole],
+        plots=[plot_of(frontier, y, x) for y, x in itertools.combinations(frontier.objectives, 2)],
+        limits=[_limit(frontier, objective, whole) for objective in frontier.objectives],
+        views=views,
         refused=[point for point in frontier.tried if point.refused],
-        chosen=best.number,
+        environment=_environment(frontier),
+        chosen=_first_chosen(frontier).number,
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        top=TOP,
+        bottom=HEIGHT - BOTTOM,
+        curve_width=CURVE_WIDTH,
+        curve_height=CURVE_HEIGHT,
     )
+
+
+def _first_chosen(frontier: Frontier) -> Point:
+    """What the page shows before anything is clicked: the best changed model, where there is one."""
+    return next((point for point in frontier.points if point.number), frontier.points[0])
 
 
 def _cards(frontier: Frontier) -> list[dict[str, str]]:
@@ -84,152 +86,81 @@ def _cards(frontier: Frontier) -> list[dict[str, str]]:
     cards = [{"number": o.text(original.value(o)), "text": f"{o.name} of the original"} for o in frontier.objectives]
     for objective in frontier.objectives[1:]:
         best = min(frontier.points, key=lambda point: objective.loss(point.value(objective)))
-        ratio, text = original.value(objective) / best.value(objective), f"{objective.name} of number {best.number}"
-        cards.append({"number": f"{1 / ratio:.3g}x", "text": f"{text}, to the original's"})
+        ratio = best.value(objective) / original.value(objective)
+        cards.append(
+            {"number": f"{ratio:.3g}x", "text": f"{objective.name} of number {best.number}, to the original's"}
+        )
+    kept, count = frontier.promises()
+    if count:
+        cards.append({"number": f"{kept} of {count}", "text": "latencies promised before training within 10%"})
     return cards
 
 
-def _view(frontier: Frontier, point: Point, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    numbers = frontier.text_of(point) if point.is_whole else ""
-    if point.is_whole and point.quality is not None and point.quality.low < point.quality.high:
-        numbers += f" (quality from {point.quality.low:.4g} to {point.quality.high:.4g})"
-    promised = ""
-    if point.promised is not None and point.footprint is not None and point.number:
-        promised = (
-            f"promised {time_text(point.promised.latency)} before any training, measured "
-            f"{time_text(point.footprint.latency)} ({point.footprint.latency / point.promised.latency - 1:+.1%})"
-        )
-    losses = [float(row["loss"]) for row in point.curve if "loss" in row]
-    steps = [(name, ", ".join(f"{key}={value}" for key, value in options.items())) for name, options in point.steps]
+def _view(frontier: Frontier, point: Point, inside: Inside, before: Inside, on: set[int]) -> dict[str, Any]:
+    """Everything that is shown of a point."""
+    changes = layer_changes(point.layers, inside.done, inside.calls, before.calls)
     return {
-        "number": point.number,
-        "numbers": numbers,
-        "refused": point.refused,
-        "steps": steps,
-        "promised": promised,
-        "curve": _curve(losses),
-        "curve_range": f"{max(losses):.3g} to {min(losses):.3g}" if losses else "",
-        "layers": layers,
+        "point": point,
+        "on": point.number in on,
+        "numbers": [_number(frontier, point, objective) for objective in frontier.objectives] if point.is_whole else [],
+        "promise": _promise(point),
+        "curves": curves_of(point.curve),
+        "changes": changes,
+        "columns": {name for name in LayerChange.__dataclass_fields__ if any(_is_told(row, name) for row in changes)},
+        "slowest": max((row.seconds or 0 for row in changes), default=0),
+        "calls": inside.calls,
+        "done": inside.done,
     }
 
 
-def _curve(losses: Sequence[float]) -> str:
-    if len(losses) < 2:
+def _is_told(row: LayerChange, column: str) -> bool:
+    return getattr(row, column) not in (None, "", ())
+
+
+def _number(frontier: Frontier, point: Point, objective: Objective) -> dict[str, Any]:
+    """One of a point's numbers, beside the original's and with its interval."""
+    value, original = point.value(objective), frontier.original.value(objective)
+    quality = point.quality
+    note = ""
+    if objective is frontier.objectives[0]:
+        if quality is not None and quality.low < quality.high:
+            note = f"from {quality.low:.4g} to {quality.high:.4g}"
+    elif point.number and original:
+        note = f"{value / original:.3g}x the original's"
+    texts = {"name": objective.name, "text": objective.text(value), "note": note}
+    return {**texts, "value": value, "loss": objective.loss(value)}
+
+
+def _promise(point: Point) -> str:
+    if point.promised is None or point.footprint is None or point.promised == point.footprint:
         return ""
-    low, high = min(losses), max(losses)
-    across, up = _CURVE_WIDTH - 8, _CURVE_HEIGHT - 24
-    return " ".join(
-        f"{4 + across * i / (len(losses) - 1):.1f},{20 + up * (1 - (loss - low) / ((high - low) or 1)):.1f}"
-        for i, loss in enumerate(losses)
+    promised, measured = point.promised.latency, point.footprint.latency
+    return (
+        f"Promised {time_text(promised)} before any training, measured {time_text(measured)} "
+        f"({measured / promised - 1:+.1%})."
     )
 
 
-def _row(frontier: Frontier, point: Point, on: bool) -> dict[str, Any]:
-    values = [(point.value(o), o.text(point.value(o))) for o in frontier.objectives]
-    return {"number": point.number, "text": point.describe(), "numbers": values, "seconds": point.seconds, "on": on}
+def _limit(frontier: Frontier, objective: Objective, whole: Sequence[Point]) -> dict[str, Any]:
+    """The values that a slider has, the strictest first."""
+    values = sorted({point.value(objective) for point in whole}, key=objective.loss)
+    return {
+        "name": objective.name,
+        "word": "at least" if objective.maximise else "at most",
+        "losses": [objective.loss(value) for value in values],
+        "texts": [objective.text(value) for value in values],
+    }
 
 
-def _plot(frontier: Frontier, y: Objective, x: Objective) -> _Plot:
-    whole = [point for point in (frontier.original, *frontier.tried) if point.is_whole]
-    on = {point.number for point in frontier.points}
-    across = _Axis([point.value(x) for point in whole], LEFT, WIDTH - RIGHT, x)
-    ends = [end for point in whole for end in _ends(point, y)]
-    up = _Axis([point.value(y) for point in whole] + ends, HEIGHT - BOTTOM, TOP, y)
-    marks = []
-    for point in sorted(whole, key=lambda point: (point.number in on, point.number == 0)):
-        kind = "original" if point.number == 0 else "on" if point.number in on else "beaten"
-        low, high = [round(up.place(end), 1) for end in _ends(point, y)] or (None, None)
-        title = f"number {point.number}: {frontier.text_of(point)}\n{point.describe()}"
-        marks.append(
-            _Mark(
-                point.number,
-                round(across.place(point.value(x)), 1),
-                round(up.place(point.value(y)), 1),
-                low,
-                high,
-                kind,
-                title,
-            )
-        )
-    return _Plot(x.name, y.name, across.ticks(), up.ticks(), marks, _staircase(whole, across, up, x, y))
-
-
-def _ends(point: Point, objective: Objective) -> tuple[float, ...]:
-    """The ends of the interval of its quality; nothing where there is none."""
-    if objective is not QUALITY or point.quality is None or point.quality.low == point.quality.high:
-        return ()
-    return point.quality.low, point.quality.high
-
-
-def _staircase(whole: Sequence[Point], across: _Axis, up: _Axis, x: Objective, y: Objective) -> str:
-    """The line between what two objectives allow and what they do not."""
-    ordered = sorted(whole, key=lambda point: (x.loss(point.value(x)), y.loss(point.value(y))))
-    corners: list[tuple[float, float]] = []
-    best = math.inf
-    for point in ordered:
-        loss = y.loss(point.value(y))
-        if loss < best:
-            place = (across.place(point.value(x)), up.place(point.value(y)))
-            if corners:
-                corners.append((place[0], corners[-1][1]))
-            corners.append(place)
-            best = loss
-    return " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
-
-
-class _Axis:
-    """Numbers to places between two ends; logarithmic where they span more than a decade."""
-
-    def __init__(self, values: Sequence[float], begin: float, end: float, objective: Objective) -> None:
-        low, high = min(values), max(values)
-        self._is_log = low > 0 and high / low > 10
-        self._begin, self._end, self._objective = begin, end, objective
-        low, high = self._scaled(low), self._scaled(high)
-        margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
-        self._low, self._high = low - margin, high + margin
-
-    def _scaled(self, value: float) -> float:
-        return math.log10(value) if self._is_log else value
-
-    def place(self, value: float) -> float:
-        share = (self._scaled(value) - self._low) / (self._high - self._low)
-        return self._begin + (self._end - self._begin) * share
-
-    def ticks(self, count: int = 5) -> list[_Tick]:
-        found = []
-        for i in range(count):
-            at = self._low + (self._high - self._low) * (i + 0.5) / count
-            value = 10**at if self._is_log else at
-            found.append(_Tick(round(self.place(value), 1), self._objective.text(value)))
-        return found
-
-
-def plot_frontier(frontier: Frontier, path: Path) -> None:
-    """Write a PNG of quality against each cost. Raises BackendUnavailable without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise BackendUnavailable(
-            'pictures need matplotlib, which is not installed; install it with pip install "fxpress[search]"'
-        ) from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    costs = frontier.objectives[1:]
-    figure, axes = pyplot.subplots(1, len(costs), figsize=(5 * len(costs), 4), squeeze=False, layout="constrained")
-    whole = [point for point in frontier.tried if point.is_whole]
-    for axis, objective in zip(axes[0], costs, strict=True):
-        for points, style in (
-            (whole, {"color": "0.7", "label": "tried"}),
-            (frontier.points, {"color": "C0", "label": "frontier"}),
-            ([frontier.original], {"color": "C3", "label": "original"}),
-        ):
-            qualities = [point.quality.value for point in points]  # type: ignore[union-attr]
-            axis.scatter([point.value(objective) for point in points], qualities, **style)
-        axis.set_xscale("log")
-        axis.set_xlabel(objective.name)
-        axis.set_ylabel("quality")
-        axis.grid(alpha=0.3)
-    axes[0][0].legend()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+def _environment(frontier: Frontier) -> list[tuple[str, str]]:
+    """What the search ran on and with, as texts."""
+    found = []
+    for name, value in frontier.environment.items():
+        if isinstance(value, dict):
+            text = ", ".join(f"{key} {item}" for key, item in value.items())
+        elif isinstance(value, float) and name.endswith("seconds"):
+            text = time_text(value)
+        else:
+            text = str(value)
+        found.append((name.replace("_", " "), text))
+    return found

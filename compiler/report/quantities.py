@@ -27,6 +27,11 @@ def rate_text(flops_per_second: float) -> str:
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
+def option_text(value: object) -> str:
+    """An option's value; numbers with as many digits as tell something."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def percent_text(share: float) -> str:
     """A share in percent: `12.3%`."""
     return f"{share:.1%}"

@@ -14,10 +14,12 @@ import numpy as np
 
 from ..errors import InvalidInput
 from ..report.layer_errors import LayerError
+from ..report.quantities import option_text
 from ..runtime import Artifact, load
 from ..runtime.container import replaced_file
 from .footprint import Footprint
 from .objectives import OBJECTIVES, QUALITY, Cost, Objective
+from .peers import Peers, check_peers
 from .quality import Quality
 
 FORMAT = 1
@@ -90,7 +92,7 @@ class Point:
 
 
 def _options_text(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items())
+    return ", ".join(f"{name}={option_text(value)}" for name, value in options.items())
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Frontier:
     objectives: tuple[Objective, ...]
     notes: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+    peers: Peers = field(default_factory=dict)
+
+    def with_peers(self, peers: Peers | None) -> Frontier:
+        """The same beside `peers`, which pictures, pages and `save` show and keep. Raises InvalidInput."""
+        return self if peers is None else replace(self, peers={**self.peers, **check_peers(peers)})
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -202,6 +209,7 @@ class Frontier:
             "objectives": [objective.name for objective in self.objectives],
             "notes": list(self.notes),
             "environment": dict(self.environment),
+            "peers": {name: dict(peer) for name, peer in self.peers.items()},
         }
         with replaced_file(folder / "frontier.json") as file:
             file.write(json.dumps(data, indent=1).encode())
@@ -222,26 +230,42 @@ class Frontier:
             tuple(OBJECTIVES[name] for name in data["objectives"]),
             data["notes"],
             data["environment"],
+            data["peers"],
         )
 
-    def report(self, path: str | Path, title: str = "Models by quality and cost") -> None:
-        """Write the page that shows everything: plots, what was done to each point, its kernels, what was refused."""
+    def promises(self, within: float = 0.1) -> tuple[int, int]:
+        """How many points have a latency as promised before their training, and how many were measured after one.
+
+        `within` is how far off it may be, relative to what was measured.
+        """
+        off = [
+            abs(point.promised.latency / point.footprint.latency - 1)
+            for point in self.tried
+            if point.promised is not None and point.footprint is not None and point.promised != point.footprint
+        ]
+        return sum(distance <= within for distance in off), len(off)
+
+    def report(
+        self, path: str | Path, title: str = "Models by quality and cost", *, peers: Peers | None = None
+    ) -> None:
+        """Write the page that shows everything: plots, what was done to each point, its layers, what was refused.
+
+        `peers` are models of others to be shown beside: objectives by name. Raises InvalidInput for wrong ones.
+        """
         from ..report.frontier_page import render_frontier
 
-        layers = {}
-        for point in {p.number: p for p in (self.original, *self.points)}.values():
-            if point.artifact is not None:
-                with load(point.artifact) as artifact:
-                    layers[point.number] = [{**layer, "seconds": seconds} for layer, seconds in artifact.profile()]
-        page = render_frontier(self, title, layers=layers)
+        page = render_frontier(self.with_peers(peers), title)
         with replaced_file(Path(path)) as file:
             file.write(page.encode())
 
-    def plot(self, path: str | Path) -> None:
-        """Write a picture (PNG) of quality against each cost. Raises BackendUnavailable without matplotlib."""
-        from ..report.frontier_page import plot_frontier
+    def plot(self, path: str | Path, *, peers: Peers | None = None) -> None:
+        """Write a picture of quality against each cost: PNG, SVG or PDF, as the name ends. `peers` are as for `report`.
 
-        plot_frontier(self, Path(path))
+        Raises BackendUnavailable without matplotlib, InvalidInput for another ending.
+        """
+        from ..report.frontier_picture import plot_frontier
+
+        plot_frontier(self.with_peers(peers), Path(path))
 
     def text(self) -> str:
         """The points as a table, the original first."""
@@ -251,6 +275,9 @@ class Frontier:
             equal = self.equal_to(point)
             if equal is not None:
                 lines.append(f"{point.number:>4} is no better than {equal.number}, which costs less, outside the noise")
+        kept, count = self.promises()
+        if count:
+            lines.append(f"promised latency within 10% of the measured one: {kept} of {count} trained points")
         return "\n".join(lines)
 
     def text_of(self, point: Point) -> str:
