@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -204,6 +205,11 @@ def cpu_features() -> frozenset[str]:
 def cpu_vendor() -> str:
     """Who made this machine's CPU, such as "GenuineIntel"; empty where that is unknown."""
     return _cpu_info("vendor_id").strip()
+
+
+def cpu_name() -> str:
+    """The model of this machine's CPU, such as "Intel(R) Xeon(R) Gold 6426Y"; what Python knows where it is unknown."""
+    return _cpu_info("model name").strip() or platform.processor()
 
 
 def _cpu_info(name: str) -> str:

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import logging
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from .cpu import CpuTarget, host_options
+from .cpu import CpuTarget, cpu_name, host_options
 from .errors import CompilerError, InvalidInput
 from .machine import this_machine
 from .progress import Progress
@@ -177,20 +176,12 @@ def _run_worker(codes: Sequence[TimingCode], threads: int, seconds: float) -> li
 
 def _machine(target: CpuTarget) -> str:
     """A hash of what kernel times depend on besides the kernel: CPU, threads, and the code of the backend."""
-    sha = hashlib.sha256(f"{target} {_cpu_name()} {platform.machine()}".encode())
+    sha = hashlib.sha256(f"{target} {cpu_name()} {platform.machine()}".encode())
     backends = importlib.util.find_spec(".backends", __package__)
     for folder in (backends and backends.submodule_search_locations) or ():
         for file in sorted(Path(folder).rglob("*.py")):
             sha.update(file.read_bytes())
     return sha.hexdigest()[:16]
-
-
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"^model name\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        return platform.processor()
-    return found.group(1).strip() if found else platform.processor()
 
 
 def _read(path: Path) -> dict[str, float]:

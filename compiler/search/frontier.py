@@ -230,7 +230,7 @@ class Frontier:
             tuple(OBJECTIVES[name] for name in data["objectives"]),
             data["notes"],
             data["environment"],
-            data["peers"],
+            data.get("peers", {}),
         )
 
     def promises(self, within: float = 0.1) -> tuple[int, int]:
