@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,10 +69,11 @@ def optimize(
     written to, BackendUnavailable, what `evaluate` raises, wherever it runs, and what capturing raises.
     """
     from .search.candidates import Candidates
+    from .search.environment import environment
     from .search.executors.executor import executor_of
     from .search.footprint import Meter
     from .search.frontier import Frontier
-    from .search.objectives import objectives_of
+    from .search.objectives import check_known, objectives_of
     from .search.phases import Task
     from .search.quality import Agreement
     from .search.store import Store
@@ -81,7 +81,9 @@ def optimize(
     from .search.study import Study
     from .search.trials import Trials, check_limits
 
+    where = Target.parse(target)
     wanted = objectives_of(objectives)
+    check_known(wanted, where)
     chosen = strategy_of(strategy)
     most = dict(limits or {})
     check_limits(most, wanted)
@@ -99,14 +101,14 @@ def optimize(
                 raise InvalidInput("evaluate= must be given, or calibration=, on which the original's outputs count")
             evaluate = Agreement(program.run, items)
         folder = Path(tempfile.mkdtemp(prefix="fxpress-search-")) if storage is None else Path(storage)
-        task = Task(program, Target.parse(target), evaluate, items, train, loss, learning, None, seed, stage)
+        task = Task(program, where, evaluate, items, train, loss, learning, None, seed, stage)
         fitted, notes = chosen.fit(task)
         store = Store(folder)
         stack.enter_context(store.locked())
         store.claim({**task.digests, "strategy": fitted.digest(), "objectives": " ".join(o.name for o in wanted)})
         trials = Trials(fitted, task, store, wanted, most, num_threads, Meter(threads=num_threads))
         first = [fitted.complete(candidate) for candidate in fitted.first]
-        study = Study(folder / "journal.log", fitted.space, wanted, first, seed)
+        study = Study(folder / "journal.log", fitted, wanted, first, seed)
         candidates = Candidates(study, fitted, wanted, store.points())
         stack.enter_context(crew.at_work(trials, stage))
 
@@ -114,8 +116,16 @@ def optimize(
             return time.monotonic() - begin < budget_seconds and (max_trials is None or tried < max_trials)
 
         original, points = _search(crew, candidates, store, has_time)
-    environment = {"machine": platform.machine(), "target": str(task.target), "torch": torch.__version__, "seed": seed}
-    return Frontier(original, points, wanted, notes, environment)
+    around = environment() | {
+        "target": str(task.target),
+        "strategy": fitted.name,
+        "executor": executor if isinstance(executor, str) else type(executor).__name__,
+        "workers": crew.workers,
+        "seed": seed,
+        "budget_seconds": float(budget_seconds),
+        "spent_seconds": time.monotonic() - begin,
+    }
+    return Frontier(original, points, wanted, notes, around)
 
 
 def _search(

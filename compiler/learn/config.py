@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from ..errors import InvalidInput
-from ..search.ranges import Choice, Range, search
+from ..search.ranges import Choice, Range, not_searched, search
 from .batches import Batch
 from .corruption import Noise, TokenDropout
 from .distillation import (
@@ -52,9 +52,9 @@ class TrainConfig:
     """
 
     epochs: int = field(default=10, metadata=search(Range(1, 100, log=True)))
-    steps: int | None = None
+    steps: int | None = field(default=None, metadata=not_searched("it takes the place of epochs"))
     optimizer: str = field(default="adamw", metadata=search(Choice(OPTIMIZERS)))
-    learning_rate: float = field(default=1e-3, metadata=search(Range(1e-4, 1e-1, log=True)))
+    learning_rate: float = field(default=1e-3, metadata=search(Range(1e-5, 1e-1, log=True)))
     weight_decay: float = field(default=1e-4, metadata=search(Range(1e-6, 1e-1, log=True)))
     momentum: float = field(default=0.9, metadata=search(Range(0.8, 0.99)))
     schedule: str = field(default="cosine", metadata=search(Choice(tuple(SCHEDULES))))
@@ -65,10 +65,10 @@ class TrainConfig:
     augment: tuple[Augmentation, ...] = ()
     distill: tuple[Distillation, ...] = ()
     target_weight: float = field(default=1.0, metadata=search(Range(0.0, 1.0)))
-    patience: int | None = None
-    noise: float = 0.0
-    keep: str = "best"
-    seed: int = 0
+    patience: int | None = field(default=None, metadata=not_searched("it saves time, not quality"))
+    noise: float = field(default=0.0, metadata=not_searched("it is known, not chosen"))
+    keep: str = field(default="best", metadata=not_searched("the best is better"))
+    seed: int = field(default=0, metadata=not_searched("a search has one of its own"))
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "patience"):

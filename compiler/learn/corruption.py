@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from ..search.ranges import Range, search
+from ..search.ranges import Range, not_searched, search
 from .batches import Batch
 
 
@@ -45,7 +45,7 @@ class TokenDropout:
     Rivals Syntactic Methods", 2015 (word dropout).
     """
 
-    token: int
+    token: int = field(metadata=not_searched("the tokens' maker knows it"))
     rate: float = field(default=0.1, metadata=search(Range(0.0, 0.4)))
     keep: tuple[int, ...] = ()
     input: int | str | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..errors import InvalidInput
-from ..search.ranges import Range, search
+from ..search.ranges import Range, not_searched, search
 
 Pair = tuple[Tensor, Tensor]
 """A value of the model and one of its teacher."""
@@ -137,7 +137,7 @@ class RelationDistillation(LayerDistillation):
     both widths. Wang et al., "MiniLMv2", arXiv:2012.15828.
     """
 
-    heads: int
+    heads: int = field(metadata=not_searched("the model has them"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

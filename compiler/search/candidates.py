@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .frontier import Point
@@ -32,7 +32,7 @@ class Candidates:
         """The number of the next trial, counted from 1, and its candidate; None when there is little left to try."""
         for _ in range(MOST_DUPLICATES):
             number, asked = self._study.ask()
-            candidate = _canonical(self._strategy, asked)
+            candidate = self._strategy.canonical(asked)
             key = _key(candidate)
             if key in self._known:
                 self._answer(number, self._known[key])
@@ -56,13 +56,3 @@ class Candidates:
 
 def _key(candidate: Candidate) -> _Key:
     return tuple(sorted(candidate.items()))
-
-
-def _canonical(strategy: Strategy, candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """The candidate with the other options of phases that are off as they are by default: they change nothing."""
-    complete = strategy.complete(candidate)
-    for phase in strategy.phases:
-        if phase.is_off(phase.options(complete)):
-            for name in phase.space:
-                complete.pop(f"{phase.name}.{name}")
-    return strategy.complete(complete)

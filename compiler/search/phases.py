@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..target import Target
 from .digests import digest_of
 from .quality import Evaluate
-from .ranges import Choice, Range
+from .ranges import Choice, Range, Space
 
 Options = Mapping[str, Any]
 """What a phase is told, by name."""
@@ -80,37 +80,77 @@ class Task:
         return digest_of({name: each for name, each in self.digests.items() if name != "evaluate"})
 
 
+def _suits_all(phase: Phase, task: Task) -> Phase:
+    return phase
+
+
 @dataclass(frozen=True)
 class Phase:
     """One change. `run(program, options, task)` returns the changed Program, of which it makes nothing worse than told.
 
-    `space` is what a search may choose, `off` the options with which nothing happens: then the Program stays as it is
-    and is not looked at. `keeps_structure` phases change numbers only, so that time and size are known without them.
-    What comes after one that `teaches` learns from its result. `needs` names the data without which the phase is left
-    out: "calibration", "train".
+    `space` is what a search may choose, `defaults` what counts where a candidate says nothing, and `off` the options
+    with which nothing happens, which may lie outside the space: then the Program stays as it is and is not looked at.
+    `when` says of an option which values of another one it is for: with others it is not chosen, and `run` does not get
+    it. `keeps_structure` phases change numbers only, so that time and size are known without them. What comes after one
+    that `teaches` learns from its result. `needs` names the data without which the phase is left out: "calibration",
+    "train". `suit(phase, task)` returns the phase with what makes sense for the model, or why there is nothing.
     """
 
     name: str
     run: Callable[[Program, Options, Task], Program]
-    space: Mapping[str, Range | Choice]
+    space: Space
     off: Options = field(default_factory=dict)
+    defaults: Options = field(default_factory=dict)
+    when: Mapping[str, tuple[str, tuple[Any, ...]]] = field(default_factory=dict)
     keeps_structure: bool = False
     teaches: bool = False
     needs: str = ""
+    suit: Callable[[Phase, Task], Phase | str] = _suits_all
 
     def __post_init__(self) -> None:
-        unknown = set(self.off) - set(self.space)
-        if unknown:
-            raise InvalidInput(f"off of phase {self.name} must name options of its space, not {sorted(unknown)}")
+        for what, names in (("off", set(self.off)), ("when", {*self.when, *(name for name, _ in self.when.values())})):
+            if unknown := names - set(self.space):
+                raise InvalidInput(f"{what} of phase {self.name} must name options of its space, not {sorted(unknown)}")
 
     def options(self, candidate: Candidate) -> dict[str, Any]:
         """Its part of what a strategy is told."""
         prefix = f"{self.name}."
         return {key.removeprefix(prefix): value for key, value in candidate.items() if key.startswith(prefix)}
 
+    def told(self, candidate: Candidate) -> dict[str, Any]:
+        """Its part of a complete candidate, without options that are for other values of others."""
+        options = self.options(candidate)
+        return {name: value for name, value in options.items() if self.asks(name, options)}
+
+    def asks(self, name: str, options: Options) -> bool:
+        """Whether an option counts, given those that it depends on."""
+        other, values = self.when.get(name, ("", ()))
+        return not other or (options.get(other) in values and self.asks(other, options))
+
+    def default(self, name: str) -> Any:
+        """What an option is where a candidate says nothing."""
+        values = self.space[name]
+        given = self.off.get(name, self.defaults.get(name))
+        if given is not None:
+            return given
+        return values.options[0] if isinstance(values, Choice) else values.low
+
     def is_off(self, options: Options) -> bool:
         """Whether nothing happens with these options."""
         return bool(self.off) and all(options.get(name, value) == value for name, value in self.off.items())
+
+    def fit(self, task: Task) -> Phase | str:
+        """The phase as it suits the task, or why it is left out."""
+        return f"needs {self.needs}=" if self.needs and self.needs not in task.gives else self.suit(self, task)
+
+    def without(self, *names: str) -> Phase:
+        """The phase without some options."""
+
+        def kept(part: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in part.items() if name not in names}
+
+        when = {name: on for name, on in kept(self.when).items() if on[0] not in names}
+        return replace(self, space=kept(self.space), off=kept(self.off), when=when)
 
 
 @dataclass(frozen=True)
@@ -127,20 +167,22 @@ class Strategy:
             raise InvalidInput(f"phases of a strategy must have names of their own, not {names}")
 
     def fit(self, task: Task) -> tuple[Strategy, tuple[str, ...]]:
-        """The strategy without phases that lack data, and what was left out and why."""
-        kept = tuple(phase for phase in self.phases if not phase.needs or phase.needs in task.gives)
-        notes = tuple(f"{phase.name}: left out, needs {phase.needs}=" for phase in self.phases if phase not in kept)
-        names = {phase.name for phase in kept}
+        """The strategy without phases that lack data or have nothing to do, and what is left out and why."""
+        fitted = {phase.name: phase.fit(task) for phase in self.phases}
+        kept = {name: phase for name, phase in fitted.items() if not isinstance(phase, str)}
+        notes = tuple(f"{name}: left out, {why}" for name, why in fitted.items() if isinstance(why, str))
+        options = {f"{name}.{option}" for name, phase in kept.items() for option in phase.space}
+        known = {f"{phase.name}.{option}" for phase in self.phases for option in phase.space}
         first = []
         for candidate in self.first:
-            fitting = {key: value for key, value in candidate.items() if key.split(".")[0] in names}
+            fitting = {key: value for key, value in candidate.items() if key in options or key not in known}
             if fitting not in first:
                 first.append(fitting)
-        return Strategy(self.name, kept, tuple(first)), notes
+        return Strategy(self.name, tuple(kept.values()), tuple(first)), notes
 
     def digest(self) -> str:
         """A hash of its phases: what they do, and what may be chosen."""
-        return digest_of([(phase.name, phase.run, repr(phase.space), repr(phase.off)) for phase in self.phases])
+        return digest_of([(p.name, p.run, repr(p.space), repr(p.off), repr(p.when)) for p in self.phases])
 
     @property
     def space(self) -> dict[str, Range | Choice]:
@@ -148,7 +190,7 @@ class Strategy:
         return {f"{phase.name}.{name}": values for phase in self.phases for name, values in phase.space.items()}
 
     def complete(self, candidate: Candidate) -> dict[str, Any]:
-        """The candidate with every option: those left out as in `off`, or the first of their space."""
+        """The candidate with every option: those left out as in `off`, or by default."""
         unknown = set(candidate) - set(self.space)
         if unknown:
             raise InvalidInput(f"candidate must name options of {sorted(self.space)}, not {sorted(unknown)}")
@@ -156,8 +198,17 @@ class Strategy:
         for phase in self.phases:
             for name, values in phase.space.items():
                 key = f"{phase.name}.{name}"
-                lowest = values.options[0] if isinstance(values, Choice) else values.low
-                found[key] = candidate.get(key, phase.off.get(name, lowest))
-                if found[key] not in values:
+                found[key] = candidate.get(key, phase.default(name))
+                if found[key] not in values and found[key] != phase.default(name):
                     raise InvalidInput(f"option {key} must be one of {values}, not {found[key]!r}")
         return found
+
+    def canonical(self, candidate: Candidate) -> dict[str, Any]:
+        """The complete candidate with options that change nothing as they are by default: those of phases that are off,
+        and those that are for other values of others."""
+        complete = self.complete(candidate)
+        found = {}
+        for phase in self.phases:
+            if not phase.is_off(phase.options(complete)):
+                found |= {f"{phase.name}.{name}": value for name, value in phase.told(complete).items()}
+        return self.complete(found)

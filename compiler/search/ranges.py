@@ -1,9 +1,13 @@
-"""What values an option may take in a search: declared where the option is, as `field(metadata=search(Range(...)))`."""
+"""What values an option may take in a search: declared where the option is, as `field(metadata=search(Range(...)))`.
+
+Options that a search leaves alone say why: `field(metadata=not_searched("it follows from the target"))`.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from ..errors import InvalidInput
@@ -39,6 +43,13 @@ class Range:
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
+    def narrowed(self, low: float | None = None, high: float | None = None) -> Range:
+        """The part of it from `low` to `high`. Raises InvalidInput for what is outside."""
+        for end in (low, high):
+            if end is not None and end not in self:
+                raise InvalidInput(f"part of a range must be in {self}, not {end!r}")
+        return replace(self, low=self.low if low is None else low, high=self.high if high is None else high)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -53,12 +64,37 @@ class Choice:
     def __contains__(self, value: object) -> bool:
         return value in self.options
 
+    def without(self, *options: Any) -> Choice:
+        """The others."""
+        return Choice(tuple(option for option in self.options if option not in options))
+
+
+Space = Mapping[str, Range | Choice]
+
 
 def search(values: Range | Choice) -> dict[str, Any]:
     """The metadata of a dataclass field whose values may be searched."""
     return {_KEY: values}
 
 
-def space_of(options: type) -> Mapping[str, Range | Choice]:
-    """The searchable fields of a dataclass of options, by name."""
-    return {field.name: field.metadata[_KEY] for field in fields(options) if _KEY in field.metadata}
+def not_searched(why: str) -> dict[str, Any]:
+    """The metadata of a dataclass field that a search leaves alone, with the reason."""
+    return {_KEY: why}
+
+
+def space_of(options: type, *names: str) -> Space:
+    """The searchable fields of a dataclass of options, by name; or only those named. Raises KeyError for others."""
+    found = {f.name: f.metadata[_KEY] for f in fields(options) if isinstance(f.metadata.get(_KEY), Range | Choice)}
+    return {name: found[name] for name in names or found}
+
+
+def defaults_of(options: type) -> dict[str, Any]:
+    """The fields of a dataclass of options that have defaults, by name."""
+    return {f.name: f.default for f in fields(options) if f.default is not MISSING}
+
+
+def undeclared(options: type) -> list[str]:
+    """The fields of a dataclass of options, numbers, texts and switches, that say nothing of searches."""
+    plain = {name for kind in ("bool", "int", "float", "str") for name in (kind, f"{kind} | None")} | {"int | str"}
+    kinds = {f.name: f.type if isinstance(f.type, str) else inspect.formatannotation(f.type) for f in fields(options)}
+    return [f.name for f in fields(options) if kinds[f.name] in plain and _KEY not in f.metadata]

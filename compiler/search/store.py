@@ -166,7 +166,7 @@ def run_phases(
     With `structure_only` those that keep the structure are left out: time and size are what they will be.
     """
     phases = [
-        (phase, phase.options(candidate))
+        (phase, phase.told(candidate))
         for phase in strategy.phases
         if not phase.is_off(phase.options(candidate)) and not (structure_only and phase.keeps_structure)
     ]

@@ -8,7 +8,7 @@ inputs it starts as the least squares of what the whole model says of them, with
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from ...program import Program
 from ...report.replaced import LayerReplacement
 from ...rewriter import Accuracy, Pass, Rewriter
 from ...runtime.structure import LEAF, Structure
+from ...search.ranges import not_searched
 from ..match import dtype, shape
 from ..pruning.least_squares import LeastSquares
 from ..quantization.scopes import module_path
@@ -42,7 +43,7 @@ class AddEarlyExit(Pass):
     name: ClassVar[str] = "add-early-exit"
     accuracy: ClassVar[Accuracy] = "lossy"
     establishes: ClassVar[tuple[str, ...]] = (FACT,)
-    after: str = ""
+    after: str = field(default="", metadata=not_searched("it is named by the user"))
     data: Iterable[Sequence[Tensor]] | None = None
 
     def options(self) -> dict[str, Any]:

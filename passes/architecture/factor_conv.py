@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ...rewriter import Rewriter
-from ...search.ranges import Range, search
+from ...search.ranges import Range, not_searched, search
 from ..match import arguments
 from .low_rank import Decomposition, RankBudget
 from .replacing import (
@@ -49,9 +49,9 @@ class FactorConv(ReplaceLayers):
     name: ClassVar[str] = "factor-conv"
     ops = tuple(CONVOLUTIONS)
     ratio: float = field(default=0.5, metadata=search(Range(0.1, 0.9)))
-    energy: float | None = None
-    error: float | None = None
-    multiple: int = 8
+    energy: float | None = field(default=None, metadata=not_searched("it takes the place of a ratio"))
+    error: float | None = field(default=None, metadata=not_searched("it takes the place of a ratio"))
+    multiple: int = field(default=8, metadata=not_searched("what kernels like"))
 
     def __post_init__(self) -> None:
         self._budget()

@@ -19,7 +19,7 @@ from torch.fx import Node
 from ...errors import InvalidInput
 from ...program import Program
 from ...rewriter import Rewriter
-from ...search.ranges import Range, search
+from ...search.ranges import Range, not_searched, search
 from ..match import arguments, shape
 from .low_rank import Decomposition, InputMoments, Moments, RankBudget, Whitening
 from .replacing import Cost, ReplaceLayers, Replacement, is_factor, places, relative, why_not_weight
@@ -41,9 +41,9 @@ class FactorLinear(ReplaceLayers):
     name: ClassVar[str] = "factor-linear"
     ops = (LINEAR,)
     ratio: float = field(default=0.5, metadata=search(Range(0.1, 0.9)))
-    energy: float | None = None
-    error: float | None = None
-    multiple: int = 8
+    energy: float | None = field(default=None, metadata=not_searched("it takes the place of a ratio"))
+    error: float | None = field(default=None, metadata=not_searched("it takes the place of a ratio"))
+    multiple: int = field(default=8, metadata=not_searched("what kernels like"))
     ranks: Mapping[str, int] = field(default_factory=dict)
     data: Iterable[Sequence[Tensor]] | None = None
 

@@ -23,7 +23,7 @@ from ...ops import fxpress
 from ...program import Program
 from ...report.replaced import LayerReplacement
 from ...rewriter import Accuracy, Pass, Rewriter
-from ...search.ranges import Range, search
+from ...search.ranges import Range, not_searched, search
 from ..growth.copies import summed_weights
 from ..match import is_call
 from ..pruning.groups import Group, find_groups
@@ -49,7 +49,7 @@ class MergeHeads(Pass):
     name: ClassVar[str] = "merge-heads"
     accuracy: ClassVar[Accuracy] = "lossy"
     ratio: float = field(default=0.25, metadata=search(Range(0.0, 0.75)))
-    alike: float = -1.0
+    alike: float = field(default=-1.0, metadata=not_searched("a guard"))
     only: Scopes = None
     ignore: Scopes = None
 

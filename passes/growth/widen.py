@@ -21,7 +21,7 @@ from ...errors import InvalidInput
 from ...program import Program
 from ...report.replaced import LayerReplacement
 from ...rewriter import Accuracy, Pass, Rewriter
-from ...search.ranges import Range, search
+from ...search.ranges import Range, not_searched, search
 from ..architecture.replacing import Scopes, chosen_groups, scopes_text
 from ..match import change_call
 from ..pruning.groups import Group, Groups, find_groups
@@ -42,8 +42,8 @@ class Widen(Pass):
     name: ClassVar[str] = "widen"
     accuracy: ClassVar[Accuracy] = "reassociating"
     ratio: float = field(default=2.0, metadata=search(Range(1.0, 3.0)))
-    noise: float = 0.0
-    seed: int = 0
+    noise: float = field(default=0.0, metadata=not_searched("it only breaks a symmetry"))
+    seed: int = field(default=0, metadata=not_searched("a search has one of its own"))
     only: Scopes = None
     ignore: Scopes = None
 

@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from ...errors import InvalidInput
+from ...search.ranges import Choice, Range, not_searched, search
 from .budgets import PruneBudget
 from .patterns import UNITS, parse_pattern
 
@@ -49,21 +50,21 @@ class PruneConfig:
     `most` then, too.
     """
 
-    ratio: float | None = None
-    importance: str = "l2"
-    ranking: str = "local"
+    ratio: float | None = field(default=None, metadata=search(Range(0.05, 0.95, step=0.05)))
+    importance: str = field(default="l2", metadata=search(Choice(("l2", "activation", "hessian"))))
+    ranking: str = field(default="local", metadata=search(Choice(RANKINGS)))
     ratios: Mapping[Any, float] = field(default_factory=dict)
-    most: float = 0.9
-    multiple: int | str = AUTO
-    schedule: str = "one-shot"
-    steps: int = 1
-    seed: int = 0
-    blocks: float = 0.0
+    most: float = field(default=0.9, metadata=not_searched("a guard"))
+    multiple: int | str = field(default=AUTO, metadata=not_searched("it follows from the target"))
+    schedule: str = field(default="one-shot", metadata=not_searched("steps are for training between them"))
+    steps: int = field(default=1, metadata=not_searched("steps are for training between them"))
+    seed: int = field(default=0, metadata=not_searched("a search has one of its own"))
+    blocks: float = field(default=0.0, metadata=search(Range(0.1, 0.5, step=0.1)))
     loss: Callable[[Any], Any] | None = None
-    pattern: str = UNITS
-    reconstruct: bool = False
-    recovery: str = "none"
-    budget: str | None = None
+    pattern: str = field(default=UNITS, metadata=search(Choice((UNITS, "2:4", "blocks", "elements"))))
+    reconstruct: bool = field(default=False, metadata=not_searched("better wherever there is data"))
+    recovery: str = field(default="none", metadata=not_searched("better wherever there is data"))
+    budget: str | None = field(default=None, metadata=not_searched("it takes the place of a ratio"))
 
     def __post_init__(self) -> None:
         if not isinstance(self.ratios, Mapping):

@@ -21,6 +21,7 @@ from ...ops import fxpress
 from ...ops.library import channels_first, pad
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
+from ...search.ranges import not_searched
 from ..match import arguments, change_call, is_call, is_constant, pair
 from ..quantization.layer_rows import unfolded
 from .least_squares import LeastSquares
@@ -56,7 +57,7 @@ class RefitLayers(Pass):
     original: Program | None = None
     removals: Sequence[Removal] = ()
     data: Iterable[Sequence[Tensor]] = field(default=())
-    ridge: float = RIDGE
+    ridge: float = field(default=RIDGE, metadata=not_searched("it only makes a matrix regular"))
 
     def options(self) -> dict[str, Any]:
         return {"ridge": self.ridge}

@@ -15,6 +15,7 @@ from ...errors import InvalidInput
 from ...program import Program
 from ...report.pruned import WIDTHS, GroupWidth
 from ...rewriter import Accuracy, Pass, Rewriter
+from ...search.ranges import not_searched
 from ..match import arguments
 from .groups import Group, Groups
 from .index_maps import literals_of
@@ -92,8 +93,10 @@ class RemoveUnits(Pass):
     establishes: ClassVar[tuple[str, ...]] = ("pruned",)
     removal: Removal | None = None
     held: Iterable[tuple[str, str]] = field(default=())
-    again: bool = False  # of the groups of the remove-units before it, not of groups found anew
-    promise: str = ""  # what a budget allows and what was measured, to be told with what is left
+    again: bool = field(default=False, metadata=not_searched("it is of the units"))
+    """Of the groups of the remove-units before it, not of groups found anew."""
+    promise: str = field(default="", metadata=not_searched("it is a note"))
+    """What a budget allows and what was measured, to be told with what is left."""
 
     @property
     def gone(self) -> Mapping[AxisKey, Indices]:

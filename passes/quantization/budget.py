@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InvalidInput
+from ...search.ranges import Range, not_searched, search
 from .assignment import Objective
 from .sensitivity import ITEMS
 
@@ -24,12 +25,12 @@ class Budget:
     constants. Within limits of time or size quality is the best; within limits of quality alone time is.
     """
 
-    min_sqnr: float | None = None
-    max_drop: float | None = None
+    min_sqnr: float | None = field(default=None, metadata=search(Range(10.0, 40.0, step=5.0)))
+    max_drop: float | None = field(default=None, metadata=not_searched("a search has limits of its own"))
     evaluate: Evaluate | None = None
-    max_seconds: float | None = None
-    max_bytes: int | None = None
-    items: int = ITEMS
+    max_seconds: float | None = field(default=None, metadata=not_searched("a search has limits of its own"))
+    max_bytes: int | None = field(default=None, metadata=not_searched("a search has limits of its own"))
+    items: int = field(default=ITEMS, metadata=not_searched("it is how well noise is known"))
 
     def __post_init__(self) -> None:
         if all(x is None for x in (self.min_sqnr, self.max_drop, self.max_seconds, self.max_bytes)):

@@ -8,7 +8,7 @@ One of the values is 0, so that pruned weights stay pruned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from ...errors import InvalidInput
 from ...ops import fxpress
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
+from ...search.ranges import Choice, search
 from ..fusion.channels import PRODUCERS
 from ..match import arguments, is_call
 
@@ -88,7 +89,7 @@ class ClusterWeights(Pass):
 
     name: ClassVar[str] = "cluster-weights"
     accuracy: ClassVar[Accuracy] = "lossy"
-    values: int = MOST_VALUES
+    values: int = field(default=MOST_VALUES, metadata=search(Choice((16, 64, 256))))
 
     def run(self, program: Program, rw: Rewriter) -> None:
         for node in program.nodes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from ...program import Program
 from ...rewriter import Pass, Rewriter
+from ...search.ranges import not_searched
 from ..match import dtype, is_constant, shape
 
 aten = torch.ops.aten
@@ -28,7 +29,7 @@ class LookUpAddends(Pass):
     """
 
     name: ClassVar[str] = "look-up-addends"
-    smallest: int = 16384
+    smallest: int = field(default=16384, metadata=not_searched("a guard"))
 
     def run(self, program: Program, rw: Rewriter) -> None:
         for node in program.nodes:

@@ -6,7 +6,7 @@ embedding(w, i)  ->  to(embedding(to(w), i))
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from ...errors import InvalidInput
 from ...ops import fxpress
 from ...program import Program
 from ...rewriter import Accuracy, Pass, Rewriter
+from ...search.ranges import Choice, search
 from ..match import arguments, dtype, is_constant
 from .scopes import Scope, select
 
@@ -41,7 +42,7 @@ class NarrowFloats(Pass):
 
     name: ClassVar[str] = "narrow-floats"
     accuracy: ClassVar[Accuracy] = "lossy"
-    dtype: str = "bfloat16"
+    dtype: str = field(default="bfloat16", metadata=search(Choice(("bfloat16", "float16"))))
     skip: Container[str] = ()
 
     def __post_init__(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import InvalidInput
 from ...ops.requantization import HIGHEST, LOWEST, check_mode
+from ...search.ranges import Choice, not_searched, search
 
 SMALLEST_RANGE = 1e-30
 """Values that never left +-1e-30 count as zero: the reciprocal of their scale would leave float32."""
@@ -80,20 +81,20 @@ class QuantConfig:
     a zero point of their own unless `symmetric_weights`.
     """
 
-    mode: str = "F"
-    symmetric: bool = False
-    per_channel: bool = True
-    weight_bits: int = 8
-    activation_bits: int | None = 8
-    dynamic: bool = False
-    float_dtype: str = "float32"
-    observer: str = "min-max"
-    weight_range: str = "max"
-    matmuls: bool = False
-    embeddings: bool = True
-    smallest_table: int = 16384
-    group: int = 32
-    symmetric_weights: bool = True
+    mode: str = field(default="F", metadata=not_searched("it follows from the target"))
+    symmetric: bool = field(default=False, metadata=not_searched("it follows from the target"))
+    per_channel: bool = field(default=True, metadata=not_searched("it follows from the target"))
+    weight_bits: int = field(default=8, metadata=search(Choice(WEIGHT_BITS)))
+    activation_bits: int | None = field(default=8, metadata=search(Choice((8, None))))
+    dynamic: bool = field(default=False, metadata=search(Choice((False, True))))
+    float_dtype: str = field(default="float32", metadata=not_searched("it excludes integers"))
+    observer: str = field(default="min-max", metadata=search(Choice(OBSERVERS)))
+    weight_range: str = field(default="max", metadata=search(Choice(WEIGHT_RANGES)))
+    matmuls: bool = field(default=False, metadata=search(Choice((False, True))))
+    embeddings: bool = field(default=True, metadata=not_searched("rows of 8 bits are smaller at no loss that is seen"))
+    smallest_table: int = field(default=16384, metadata=not_searched("a guard"))
+    group: int = field(default=32, metadata=search(Choice((32, 64, 128))))
+    symmetric_weights: bool = field(default=True, metadata=search(Choice((True, False))))
     algorithms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
