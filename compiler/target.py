@@ -14,11 +14,13 @@ class Target(ABC):
     """Where code runs. `Target.parse("cpu{isa=avx2,cores=4}")` and `str(target)` are inverse to each other.
 
     Each kind is a frozen dataclass, registered under its `kind` in the registry ("targets", the entry-point group
-    `fxpress.targets`). `backend` is the name of the backend that compiles for it.
+    `fxpress.targets`). `backend` is the name of the backend that compiles for it. Calls on a `modelled` target are not
+    timed: a model of the machine says their seconds and joules, and nothing of memory in use.
     """
 
     kind: ClassVar[str]
     backend: ClassVar[str]
+    modelled: ClassVar[bool] = False
 
     @abstractmethod
     def options(self) -> Mapping[str, object]:

@@ -93,6 +93,12 @@ class SystolicArtifact(Artifact):
         reasons = self.report().get("systolic", {}).get("on_cpu", {})
         return [f"%{name}: {reason}" for name, reason in reasons.items()]
 
+    def modelled(self) -> tuple[float, float]:
+        """Seconds and joules of the array and of what it is sent and sends; those of the CPU's part are not known."""
+        cost = self.performance()
+        cycles = cost.total.cycles + cost.transfer_cycles
+        return cycles / (self.architecture.clock_mhz * 1e6), cost.total.joules
+
     def notes(self) -> list[str]:
         from .report.tables import summary
 

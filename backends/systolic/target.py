@@ -16,6 +16,7 @@ class SystolicTarget(Target):
 
     kind: ClassVar[str] = "systolic"
     backend: ClassVar[str] = "systolic"
+    modelled: ClassVar[bool] = True
     architecture: Architecture
 
     @property

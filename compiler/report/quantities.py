@@ -19,6 +19,14 @@ def time_text(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def energy_text(joules: float) -> str:
+    """An energy: `3.20 nJ`, `0.53 uJ`, `1.20 mJ`, `3.00 J`."""
+    for unit, size in (("nJ", 1e-9), ("uJ", 1e-6), ("mJ", 1e-3)):
+        if joules < 1000 * size:
+            return f"{joules / size:.2f} {unit}"
+    return f"{joules:.2f} J"
+
+
 def rate_text(flops_per_second: float) -> str:
     """A rate of arithmetic in GFLOP/s, without the unit: `118`, `9.3`, `0.42`; nothing for zero."""
     rate = flops_per_second / 1e9

@@ -116,6 +116,10 @@ class Artifact:
         """What the compiler reported: what was kept, fused, refused and why."""
         return dict(json.loads(self._container.read(REPORT_JSON))) if REPORT_JSON in self._container else {}
 
+    def modelled(self) -> tuple[float, float] | None:
+        """Seconds and joules of a call, where a model of the machine says them; None where calls are to be timed."""
+        return None
+
     def notes(self) -> list[str]:
         """What reports say besides the CPU's kernels, line by line."""
         return []

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,17 @@ class Footprint:
     `size` is the file's bytes, `latency` and `p99` seconds a call at the median and the 99th percentile, `spread` the
     distance of the 10th and 90th, relative to the median, `ram` the most bytes resident in a process that does nothing
     but run it, `macs` multiply-accumulates a call, `throughput` items a second, a batch being the first input's first
-    dim.
+    dim. Where a model of the machine says what calls cost, `energy` is in joules a call and `ram` is not known.
     """
 
     size: int
     latency: float
     p99: float
     spread: float
-    ram: int
+    ram: int | None
     macs: int
     throughput: float
+    energy: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -56,7 +57,17 @@ class Meter:
     threads: int | None = None
 
     def __call__(self, path: Path) -> Footprint:
-        return measure_footprints([path], seconds=self.seconds, threads=self.threads)[0]
+        return modelled_footprint(path) or measure_footprints([path], seconds=self.seconds, threads=self.threads)[0]
+
+
+def modelled_footprint(path: Path) -> Footprint | None:
+    """What the model of an artifact's machine says that it costs; None where there is none and it must be measured."""
+    with load(path) as artifact:
+        found = artifact.modelled()
+    if found is None:
+        return None
+    seconds, energy = found
+    return replace(_footprint(path, [seconds], None), energy=energy)
 
 
 def _measured(workers: Sequence[_Worker], seconds: float) -> list[Footprint]:
@@ -71,7 +82,7 @@ def _measured(workers: Sequence[_Worker], seconds: float) -> list[Footprint]:
             worker.close()
 
 
-def _footprint(path: Path, times: list[float], ram: int) -> Footprint:
+def _footprint(path: Path, times: list[float], ram: int | None) -> Footprint:
     times = sorted(times)
 
     def percentile(share: float) -> float:

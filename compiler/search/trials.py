@@ -14,6 +14,7 @@ from ..api import compile
 from ..errors import CompilerError, InvalidInput
 from ..program import Program
 from ..progress import Progress
+from ..quantizing import quantize
 from ..report.layer_errors import LayerError, layer_errors
 from ..report.outcomes import TRAINING
 from ..runtime import load
@@ -73,8 +74,9 @@ class Trials:
         return replace(point, seconds=time.monotonic() - begin)
 
     def _original(self, task: Task) -> Point:
-        """The model as it is, compiled."""
-        point = self._judged(Point(0, {}, []), task.original, f"{self._digest[:24]}-original", task)
+        """The model as it is, compiled; for a target that computes integers only, quantised as suits that."""
+        program = as_target_needs(task)
+        point = self._judged(Point(0, {}, []), program, f"{self._digest[:24]}-original", task)
         return replace(point, promised=point.footprint)
 
     def _candidate(self, trial: Trial, task: Task) -> Point:
@@ -164,6 +166,17 @@ class Trials:
         assert dear is not None
         assert cheap is not None
         return all(cost.loss(cost.of(dear)) >= cost.loss(cost.of(cheap)) for cost in self._costs)
+
+
+def as_target_needs(task: Task) -> Program:
+    """The Task's Program, quantised where its target computes nothing else than integers."""
+    from ..passes.quantization.integer_targets import INTEGERS
+
+    integers = INTEGERS.get(task.target.kind)
+    if integers is None or not integers.static:
+        return task.original
+    data = task.calibration or None
+    return quantize(task.original, calibration=data, target=task.target, progress=task.progress)
 
 
 def check_limits(limits: dict[str, float], objectives: tuple[Objective, ...]) -> None:
