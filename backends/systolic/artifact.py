@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InvalidArtifact, InvalidInput
-from ...runtime.artifact import Artifact
+from ...runtime.artifact import Artifact, Modelled
 from ...runtime.host_calls import Functions
 from ...runtime.tensor_file import Array
 from .architecture import Architecture
@@ -93,11 +93,12 @@ class SystolicArtifact(Artifact):
         reasons = self.report().get("systolic", {}).get("on_cpu", {})
         return [f"%{name}: {reason}" for name, reason in reasons.items()]
 
-    def modelled(self) -> tuple[float, float]:
-        """Seconds and joules of the array and of what it is sent and sends; those of the CPU's part are not known."""
+    def modelled(self) -> Modelled:
+        """What the array costs with what it is sent and sends; the CPU's part is not known."""
         cost = self.performance()
         cycles = cost.total.cycles + cost.transfer_cycles
-        return cycles / (self.architecture.clock_mhz * 1e6), cost.total.joules
+        seconds = cycles / (self.architecture.clock_mhz * 1e6)
+        return Modelled(seconds, cost.total.joules, cost.total.facts.macs)
 
     def notes(self) -> list[str]:
         from .report.tables import summary

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from .manifest import Manifest
 from .samples import Samples, SelfTest
 from .structure import TensorSpec
 from .tensor_file import Array, numpy_dtype_or_none
+
+
+class Modelled(NamedTuple):
+    """What a call costs by a model of the machine: seconds, joules, multiply-accumulates."""
+
+    seconds: float
+    joules: float
+    macs: int
 
 
 class Artifact:
@@ -116,8 +124,8 @@ class Artifact:
         """What the compiler reported: what was kept, fused, refused and why."""
         return dict(json.loads(self._container.read(REPORT_JSON))) if REPORT_JSON in self._container else {}
 
-    def modelled(self) -> tuple[float, float] | None:
-        """Seconds and joules of a call, where a model of the machine says them; None where calls are to be timed."""
+    def modelled(self) -> Modelled | None:
+        """What a call costs, where a model of the machine says that; None where calls are to be timed."""
         return None
 
     def notes(self) -> list[str]:

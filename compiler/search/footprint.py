@@ -66,8 +66,7 @@ def modelled_footprint(path: Path) -> Footprint | None:
         found = artifact.modelled()
     if found is None:
         return None
-    seconds, energy = found
-    return replace(_footprint(path, [seconds], None), energy=energy)
+    return replace(_footprint(path, [found.seconds], None), energy=found.joules, macs=found.macs)
 
 
 def _measured(workers: Sequence[_Worker], seconds: float) -> list[Footprint]:

@@ -25,6 +25,7 @@ from .phases import Candidate, Options, Phase, Strategy, Task
 from .ranges import Choice, Range
 
 NONE = "none"
+INT8 = "int8"
 SYMMETRY_BREAKING = 0.05
 """The noise in how copies share weights: without it they would learn the same."""
 
@@ -50,9 +51,18 @@ def _sparsify(program: Program, options: Options, task: Task) -> Program:
 
 
 def _quantize(program: Program, options: Options, task: Task) -> Program:
-    return quantize(
-        program, options["config"], calibration=task.calibration or None, target=task.target, progress=task.progress
-    )
+    config = None if options["config"] == INT8 else options["config"]
+    return quantize(program, config, calibration=task.calibration or None, target=task.target, progress=task.progress)
+
+
+def _suited_integers(phase: Phase, task: Task) -> Phase | str:
+    """The phase, which cannot be left out where the target computes integers only."""
+    from ..passes.quantization.integer_targets import INTEGERS
+
+    integers = INTEGERS.get(task.target.kind)
+    if integers is None:
+        return f"{task.target.kind} targets do not compute with integers"
+    return replace(phase, space={"config": Choice((INT8,))}, off={}) if integers.static else phase
 
 
 def _train(program: Program, options: Options, task: Task) -> Program:
@@ -145,10 +155,11 @@ SPARSIFY = Phase(
 QUANTIZE = Phase(
     "quantize",
     _quantize,
-    {"config": Choice((NONE, "int8", "int8-accurate"))},
+    {"config": Choice((NONE, INT8, "int8-accurate"))},
     off={"config": NONE},
+    suit=_suited_integers,
 )
-"""8-bit integers."""
+"""8-bit integers; "int8" is what suits the target."""
 
 SHRINK_FIRST: tuple[Candidate, ...] = (
     {},
