@@ -8,6 +8,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SOURCES := compiler passes backends benchmarks tests packaging
 # the machine that `make synth` measures
 SYNTHESIZED := rows=4,columns=4,dram_bytes=4,activation_kib=32,weight_kib=16,accumulator_kib=16,parameter_kib=8,activation_banks=4,dram_latency=32,queue_depth=4
+# what clicks in reports, in tests
+INSTALL_CHROMIUM := apt-get install -y --no-install-recommends chromium
 # one thread each for the libraries inside test workers, which share the cores
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -17,10 +19,10 @@ demo: $(INSTALLED)
 	$(BIN)/python benchmarks/demo.py
 
 test: lint types
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" </dev/null
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rs -m "not slow" </dev/null
 
 test-full: lint types
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile=random </dev/null
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rs --hypothesis-profile=random </dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
@@ -45,6 +47,9 @@ install: $(INSTALLED)
 # torch is asked for alone and first: a later requirement must not choose another build of it
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v g++ >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends g++; }
+	@command -v chromium >/dev/null || \
+		{ command -v apt-get >/dev/null && timeout 900 $(SUDO:sudo=sudo -n) sh -c 'apt-get update && $(INSTALL_CHROMIUM)'; } || \
+		echo "chromium is not there and cannot be installed here: tests that click in pages will be skipped" >&2
 	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11 or newer: make PYTHON=...") if sys.version_info < (3, 11) else 0'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || \
 		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y python3-venv && $(PYTHON) -m venv --clear $(VENV); }

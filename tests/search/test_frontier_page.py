@@ -202,7 +202,7 @@ box.id = "found"; box.textContent = JSON.stringify(found); document.body.replace
 }</script></body>"""
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the Debian package chromium")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium (apt-get install chromium)")
 def test_points_are_clicked_sorted_and_filtered(page, tmp_path):
     (tmp_path / "page.html").write_text(page.replace("</body>", STEPS))
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
