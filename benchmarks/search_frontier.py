@@ -43,9 +43,9 @@ Model = dict[str, Any]
 class Settings:
     """How the search goes: epochs of the first training that all share, and of each smaller net's."""
 
-    learn_epochs: int = 12
-    improve_epochs: int = 15
-    ratios: tuple[float, ...] = (0.75, 0.5, 0.85, 0.65)
+    learn_epochs: int = 18
+    improve_epochs: int = 18
+    ratios: tuple[float, ...] = (0.75, 0.5, 0.85, 0.7, 0.9)
     most_trials: int = 40
 
 
@@ -62,7 +62,7 @@ def strategy(settings: Settings) -> Strategy:
     learned = {"learn.epochs": settings.learn_epochs, "learn.learning_rate": 2e-3, "quantize.config": "int8"}
     improved = {"improve.epochs": settings.improve_epochs, "improve.learning_rate": 3e-3, "improve.temperature": 4.0}
     first = tuple({**learned, **improved, "prune.ratio": ratio} for ratio in settings.ratios)
-    return Strategy("learn, shrink and improve", phases, ({"quantize.config": "int8"}, *first, learned))
+    return Strategy("learn, shrink and improve", phases, (learned, *first))
 
 
 class Search:

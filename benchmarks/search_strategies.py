@@ -39,7 +39,7 @@ class Settings:
     """How much of everything."""
 
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    epochs: int = 16
+    epochs: int = 12
     count: int | None = None  # images of each part, None for all
 
 
@@ -58,7 +58,7 @@ CASES = {
         "shrink-and-improve",
         {
             "prune.ratio": 0.5,
-            "improve.epochs": 14,
+            "improve.epochs": 20,
             "improve.learning_rate": 3e-3,
             "improve.distill": True,
             "improve.temperature": 4.0,
@@ -72,8 +72,8 @@ CASES = {
             "grow.width": 1.5,
             "learn.epochs": 12,
             "learn.learning_rate": 3e-3,
-            "prune.ratio": 0.1,
-            "improve.epochs": 8,
+            "prune.ratio": 0.35,
+            "improve.epochs": 10,
             "improve.learning_rate": 2e-3,
             "improve.distill": True,
             "improve.temperature": 4.0,
@@ -87,7 +87,7 @@ CASES = {
             "grow.width": 1.0,
             "learn.epochs": 12,
             "learn.learning_rate": 3e-3,
-            "improve.epochs": 8,
+            "improve.epochs": 10,
             "improve.learning_rate": 2e-3,
             "improve.distill": True,
             "improve.temperature": 4.0,
