@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 
 from ..errors import InvalidInput
 from ..program import Program
+from .objects import find_object
 
 _INPUT = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)?(?::(?P<dtype>\w+))?(?::(?P<limit>\d+))?")
 
@@ -45,13 +43,9 @@ def load_model(source: str, inputs: Sequence[str], *, sequence: int = 128, batch
         return LoadedModel(path.stem, _load_exported(path, inputs))
     if path.suffix == ".program":
         return LoadedModel(path.stem, _load_program(path, inputs))
-    file, colon, name = source.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise InvalidInput(
-            "model must be file.py:function, package.module:function, a .pt2 file, a .program file or the folder of a "
-            f"Hugging Face model, not {source!r}"
-        )
-    model, own_args, own_kwargs = _call(source, find_object(file, name))
+    found = find_object("model", source, ("a .pt2 file", "a .program file", "the folder of a Hugging Face model"))
+    model, own_args, own_kwargs = _call(source, found)
+    name = source.rpartition(":")[2]
     if inputs:
         return LoadedModel(name, model, args, kwargs)
     if own_args is None:
@@ -112,33 +106,6 @@ def _load_program(path: Path, inputs: Sequence[str]) -> Program:
     if not path.is_file():
         raise InvalidInput(f"model must be a file that exists, not {str(path)!r}")
     return Program.load(path)
-
-
-def find_object(file: str, name: str) -> Any:
-    """The object `name` of a Python file or module. Raises InvalidInput when there is none."""
-    if file.endswith(".py"):
-        path = Path(file)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if not path.is_file() or spec is None or spec.loader is None:
-            raise InvalidInput(f"model must be in a file that exists, not {file!r}")
-        sys.path.insert(0, str(path.resolve().parent))  # as `python file.py` does, for imports of its neighbours
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    else:
-        sys.path.insert(0, "")
-        try:
-            module = importlib.import_module(file)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{file}.".startswith(f"{error.name}."):
-                raise  # the module is there; something it imports is not
-            raise InvalidInput(f"model must be in a module that can be imported, not {file!r} ({error})") from error
-    if not hasattr(module, name):
-        public = sorted(x for x, value in vars(module).items() if callable(value) and not x.startswith("_"))
-        raise InvalidInput(
-            f"{file} must define {name!r}; it defines {', '.join(public) or 'nothing that can be called'}"
-        )
-    return getattr(module, name)
 
 
 def _call(source: str, make: Any) -> tuple[torch.nn.Module, tuple[Any, ...] | None, Mapping[str, Any]]:

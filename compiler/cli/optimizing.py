@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from rich.table import Table
 
 from ..errors import InvalidInput
 from ..optimizing import optimize
+from ..report.frontier_picture import FORMATS
 from ..search.frontier import Frontier
+from ..search.peers import check_peers
 from .formatting import console
-from .models import find_object, load_model
+from .models import load_model
+from .objects import find_object
 from .quantizing import load_calibration
 
 OPTIONS: Mapping[str, type | tuple[type, ...]] = {
@@ -34,11 +37,15 @@ OPTIONS: Mapping[str, type | tuple[type, ...]] = {
     "storage": str,
     "seed": int,
     "num_threads": int,
+    "executor": str,
+    "workers": int,
+    "peers": dict,
     "output": str,
 }
 """What the file may say, and as what."""
-_PLAIN = ("target", "strategy", "objectives", "limits", "budget_seconds", "max_trials", "seed", "num_threads")
-_OBJECTS = ("evaluate", "loss")
+_PLAIN = (
+    "target", "objectives", "limits", "budget_seconds", "max_trials", "seed", "num_threads", "executor", "workers",
+)  # fmt: skip
 
 
 def optimize_from_file(file: Path, output: Path | None) -> None:
@@ -46,19 +53,12 @@ def optimize_from_file(file: Path, output: Path | None) -> None:
     options = _read(file)
     folder = Path(output or options.get("output", file.with_suffix("").name + "-frontier"))
     given: dict[str, Any] = {name: options[name] for name in _PLAIN if name in options}
-    given |= {name: _object(name, options[name]) for name in _OBJECTS if name in options}
-    if "calibration" in options:
-        given["calibration"] = load_calibration(options["calibration"])
-    if "train" in options:
-        given["train"] = _batches(options["train"])
-    if "learning" in options:
-        from ..learn.config import TrainConfig
-
-        given["learning"] = TrainConfig.from_json(options["learning"])
+    given |= {name: read(options[name]) for name, read in _READERS.items() if name in options}
+    peers = check_peers(options.get("peers", {}))
     loaded = load_model(options["model"], options.get("inputs", []))
     frontier = optimize(
         loaded.model, loaded.args, loaded.kwargs, storage=options.get("storage", folder / "search"), **given
-    )
+    ).with_peers(peers)
     frontier.save(folder)
     frontier.report(folder / "report.html", loaded.name)
     print_frontier(frontier)
@@ -66,12 +66,14 @@ def optimize_from_file(file: Path, output: Path | None) -> None:
 
 
 def report_frontier(folder: Path, path: Path) -> None:
-    """Write the page of a saved frontier, a picture when `path` ends in .png. Raises InvalidInput."""
+    """Write the page of a saved frontier, a picture when `path` ends like one. Raises InvalidInput."""
     frontier = Frontier.load_from(folder)
-    if path.suffix == ".png":
+    if path.suffix in FORMATS:
         frontier.plot(path)
-    else:
+    elif path.suffix == ".html":
         frontier.report(path)
+    else:
+        raise InvalidInput(f"output must end in one of {['.html', *FORMATS]}, not be {str(path)!r}")
     print_frontier(frontier)
     console().print(f"wrote {path}", style="dim")
 
@@ -79,10 +81,10 @@ def report_frontier(folder: Path, path: Path) -> None:
 def print_frontier(frontier: Frontier) -> None:
     """The points as a table."""
     table = Table("", *(objective.name for objective in frontier.objectives), "what was done")
-    for point in dict.fromkeys((frontier.original.number, *(p.number for p in frontier.points))):
-        shown = next(p for p in (frontier.original, *frontier.tried) if p.number == point)
-        numbers = [objective.text(shown.value(objective)) for objective in frontier.objectives]
-        table.add_row(str(shown.number), *numbers, shown.describe())
+    shown = {point.number: point for point in (frontier.original, *frontier.points)}
+    for point in shown.values():
+        numbers = [objective.text(point.value(objective)) for objective in frontier.objectives]
+        table.add_row(str(point.number), *numbers, point.describe())
     console().print(table)
 
 
@@ -103,25 +105,47 @@ def _read(file: Path) -> dict[str, Any]:
     return options
 
 
-def _object(option: str, source: str) -> Any:
-    path, colon, name = source.rpartition(":")
-    if not colon:
-        raise InvalidInput(f"{option} must be file.py:name or package.module:name, not {source!r}")
-    found = find_object(path, name)
-    if not callable(found):
-        raise InvalidInput(f"{option} must be a function, not {type(found).__name__}")
-    return found
+def _function(option: str) -> Callable[[str], Any]:
+    def read(source: str) -> Any:
+        found = find_object(option, source)
+        if not callable(found):
+            raise InvalidInput(f"{option} must be a function, not {type(found).__name__}")
+        return found
+
+    return read
 
 
 def _batches(source: str) -> Any:
     """What `train` names: batches, or a function that returns them or trains a module."""
-    path, colon, name = source.rpartition(":")
-    if not colon:
-        raise InvalidInput(f"train must be file.py:name or package.module:name, not {source!r}")
-    found = find_object(path, name)
+    found = find_object("train", source)
     if isinstance(found, Iterable):
         return found
     if not callable(found):
         raise InvalidInput(f"train must be batches or a function, not {type(found).__name__}")
     takes_module = len(inspect.signature(found).parameters) == 1
     return found if takes_module else found()
+
+
+def _strategy(source: str) -> Any:
+    """A strategy's name, or one of the user's own."""
+    return find_object("strategy", source) if ":" in source else source
+
+
+def _learning(table: Mapping[str, Any]) -> Any:
+    from ..learn.config import TrainConfig
+
+    try:
+        return TrainConfig.from_json(table)
+    except (TypeError, ValueError) as error:  # of options of techniques
+        raise InvalidInput(f"learning must be like what TrainConfig.to_json writes, not {table!r}: {error}") from error
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "calibration": load_calibration,
+    "evaluate": _function("evaluate"),
+    "loss": _function("loss"),
+    "train": _batches,
+    "strategy": _strategy,
+    "learning": _learning,
+}
+"""What the file's texts and tables mean."""

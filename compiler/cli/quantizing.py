@@ -19,7 +19,8 @@ from ..program import Program
 from ..progress import TerminalProgress
 from ..quantizing import quantize
 from .formatting import console, print_first, print_sizes
-from .models import LoadedModel, find_object
+from .models import LoadedModel
+from .objects import find_object
 
 
 def quantize_to_file(
@@ -59,10 +60,7 @@ def load_calibration(source: str) -> Iterable[Any]:
     path = Path(source)
     if path.suffix == ".npz":
         return list(_npz_items(path))
-    file, colon, name = source.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise InvalidInput(f"calibration must be file.py:name, package.module:name or a .npz file, not {source!r}")
-    found = find_object(file, name)
+    found = find_object("calibration", source, ("a .npz file",))
     made = found() if callable(found) else found
     if not isinstance(made, Iterable):
         raise InvalidInput(f"{source} must give an iterable of inputs, not {type(made).__name__}")

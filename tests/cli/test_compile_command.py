@@ -144,7 +144,7 @@ def test_errors_are_clean(
     [
         ("nowhere.py:make", r"^model must be in a file that exists, not 'nowhere.py'$"),
         ("no.such.module:make", r"^model must be in a module that can be imported, not 'no.such.module'"),
-        ("nothing", r"^model must be file.py:function, .* not 'nothing'$"),
+        ("nothing", r"^model must be file.py:name, .* not 'nothing'$"),
         ("nowhere.pt2", r"^model must be a file that exists, not 'nowhere.pt2'$"),
     ],
 )

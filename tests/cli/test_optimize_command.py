@@ -15,9 +15,12 @@ Command = Callable[..., Result]
 
 DATA = """
 import torch
+from fxpress.search.strategies import PRUNE, QUANTIZE, Strategy
+
+small = Strategy("small", (PRUNE, QUANTIZE), ({}, {"prune.ratio": 0.5}))
 
 def calibration():
-    return [torch.randn(2, 8) for _ in range(2)]
+    return [torch.randn(3, 8) for _ in range(2)]
 
 def quality(f):
     return float(len(f(torch.zeros(2, 8))))
@@ -33,14 +36,17 @@ def described(folder: Path, text: str) -> Path:
 
 def test_a_search_writes_a_folder_and_goes_on_there(fxpress_command: Command, model_file: Path, tmp_path: Path) -> None:
     text = (
+        f'strategy = "{tmp_path}/data_of_search.py:small"\nobjectives = ["quality", "size"]\n'
         f'model = "{model_file}:with_inputs"\ncalibration = "{tmp_path}/data_of_search.py:calibration"\n'
-        f'evaluate = "{tmp_path}/data_of_search.py:quality"\nmax_trials = 2\n'
+        f'evaluate = "{tmp_path}/data_of_search.py:quality"\nmax_trials = 2\n[peers.other]\nquality = 2\nsize = 9000\n'
     )
     result = fxpress_command("optimize", described(tmp_path, text), "-o", tmp_path / "found")
     assert result.exit_code == 0, result.output
     assert "what was done" in result.output
     frontier = Frontier.load_from(tmp_path / "found")
-    assert len(frontier.tried) == 2
+    assert [point.describe().split("(")[0] for point in frontier.tried] == ["original", "prune"]
+    assert frontier.peers == {"other": {"quality": 2.0, "size": 9000.0}}
+    assert frontier.environment["executor"] == "local"
     assert frontier.original.quality.value == 2
     best = next(point for point in frontier.points if point.artifact is not None)
     assert fxpress.runtime.load(best.artifact).outputs
@@ -48,7 +54,10 @@ def test_a_search_writes_a_folder_and_goes_on_there(fxpress_command: Command, mo
     (tmp_path / "found" / "report.html").unlink()
     result = fxpress_command("report", tmp_path / "found", "-o", tmp_path / "page.html")
     assert result.exit_code == 0, result.output
-    assert "<svg" in (tmp_path / "page.html").read_text()
+    assert 'class="point peer"' in (tmp_path / "page.html").read_text()
+    result = fxpress_command("report", tmp_path / "found", "-o", tmp_path / "page.txt")
+    assert result.exit_code == 1
+    assert "output must end in one of ['.html'" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,12 @@ def test_a_search_writes_a_folder_and_goes_on_there(fxpress_command: Command, mo
         ('model = "a.py:b"\nmax_trials = true', "must be int, not True"),
         ('model = "a.py:b"\nevaluate = "quality"', "evaluate must be file.py:name"),
         ('model = "a.py:b"\ntrain = "quality"', "train must be file.py:name"),
+        ('model = "a.py:b"\nevaluate = "none.py:quality"', "evaluate must be in a file that exists, not 'none.py'"),
+        ('model = "a.py:b"\nevaluate = "math:pi"', "evaluate must be a function, not float"),
+        ('model = "a.py:b"\nstrategy = "nowhere:mine"', "strategy must be in a module that can be imported"),
+        ('model = "a.py:b"\nlearning = { augment = ["noise"] }', "learning must be like what TrainConfig.to_json"),
+        ('model = "a.py:b"\nlearning = { speed = 1 }', "must have fields of TrainConfig, not speed"),
+        ('model = "a.py:b"\n[peers.other]\nbeauty = 1', "peer 'other' must have objectives among"),
     ],
 )
 def test_bad_files(fxpress_command: Command, tmp_path: Path, text: str, message: str) -> None:
@@ -73,3 +88,13 @@ def test_a_missing_frontier(fxpress_command: Command, tmp_path: Path) -> None:
     result = fxpress_command("report", tmp_path)
     assert result.exit_code == 1
     assert "folder must hold a saved Frontier" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "folder must hold a saved Frontier"), ('{"format": 9}', "must be of format 1, not 9")]
+)
+def test_a_damaged_frontier(fxpress_command: Command, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "frontier.json").write_text(text)
+    result = fxpress_command("report", tmp_path)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())

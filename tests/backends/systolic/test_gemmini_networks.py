@@ -12,7 +12,7 @@ import pytest
 import torch
 from fxpress.backends.systolic.gemmini import emit, host_model, prepare
 from fxpress.cli.commands import app
-from fxpress.cli.models import find_object
+from fxpress.cli.objects import find_object
 from fxpress.errors import Unsupported
 from fxpress.ops import fxpress as ops
 from gemmini_host import FLAGS, check_c, compile_c, conv_of, program_of, random_int8, write
@@ -24,7 +24,7 @@ NETWORKS = Path(__file__).parents[3] / "benchmarks" / "tiny_models.py"
 
 def quantized(name: str, *shape: int) -> tuple[fxpress.Program, list[Tensor]]:
     """A network of the benchmarks with random weights, prepared for Gemmini, and images."""
-    model = find_object(str(NETWORKS), name)().eval()
+    model = find_object("network", f"{NETWORKS}:{name}")().eval()
     images = [torch.randn(1, *shape) for _ in range(3)]
     program = fxpress.quantize(model, "int8-gemmini", args=(images[0],), calibration=images, profitable="off")
     prepared = prepare(program)

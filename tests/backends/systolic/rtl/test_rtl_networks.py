@@ -10,7 +10,7 @@ import pytest
 import torch
 from fxpress.backends.systolic.architecture import Architecture
 from fxpress.backends.systolic.compiler import ArrayStage, lower
-from fxpress.cli.models import find_object
+from fxpress.cli.objects import find_object
 from fxpress.target import Target
 from hardware import compare
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ def run_on_hardware(model: nn.Module, options: str, *shape: int) -> list[ArraySt
 
 
 def test_lenet() -> None:
-    stages = run_on_hardware(find_object(str(NETWORKS), "LeNet")(), SMALL, 1, 28, 28)
+    stages = run_on_hardware(find_object("network", f"{NETWORKS}:LeNet")(), SMALL, 1, 28, 28)
     assert len(stages) == 1
 
 
@@ -64,7 +64,7 @@ def test_attention() -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "shape"), [("ResNet8", (3, 32, 32)), ("DsCnn", (1, 49, 10))])
 def test_networks_of_mlperf_tiny(name: str, shape: tuple[int, ...]) -> None:
-    assert len(run_on_hardware(find_object(str(NETWORKS), name)(), EDGE, *shape)) == 1
+    assert len(run_on_hardware(find_object("network", f"{NETWORKS}:{name}")(), EDGE, *shape)) == 1
 
 
 LAYERS = {
