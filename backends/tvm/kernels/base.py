@@ -8,8 +8,11 @@ alignment (the code generator emits unaligned moves, which cost nothing on align
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import tvm
@@ -83,14 +86,27 @@ class Access:
         return Access(self._buffer, B.bind(self._base + offset), self.dtype)
 
 
+# How `Registers` are declared: for LLVM as a stack allocation, which it promotes.
+_ON_THE_STACK: Mapping[str, Any] = MappingProxyType({"scope": "global", "annotations": {"disable_lower_builtin": True}})
+_REGISTERS: ContextVar[Mapping[str, Any]] = ContextVar("registers", default=_ON_THE_STACK)
+
+
+@contextmanager
+def registers_in(scope: str) -> Iterator[None]:
+    """Let `Registers` be memory of that TIR scope: what another code generator than LLVM's keeps in registers."""
+    token = _REGISTERS.set({"scope": scope})
+    try:
+        yield
+    finally:
+        _REGISTERS.reset(token)
+
+
 class Registers:
-    """Vectors of `lanes` elements kept in machine registers (a stack allocation that LLVM promotes)."""
+    """Vectors of `lanes` elements kept in machine registers."""
 
     def __init__(self, count: int, lanes: int, dtype: str = "float32") -> None:
         self.lanes = lanes
-        self._buffer = B.alloc_buffer(
-            (count * lanes,), dtype, scope="global", annotations={"disable_lower_builtin": True}
-        )
+        self._buffer = B.alloc_buffer((count * lanes,), dtype, **_REGISTERS.get())
 
     def _index(self, slot: int) -> Expr:
         return slot * self.lanes if self.lanes == 1 else B.ramp(slot * self.lanes, 1, self.lanes)

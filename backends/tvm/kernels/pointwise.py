@@ -12,39 +12,22 @@ from tvm import tirx
 from tvm.tirx.script import builder as B
 
 from ....cpu import CpuTarget
-from ....errors import InvalidInput
 from . import vmath
 from .base import Access, Expr, Kernel, Operand
 from .loops import LAUNCH_COST, Axis, blocks, collapse, nest
-from .pointwise_ops import POINTWISE, carrier, cast, emit, from_carrier, size_of, to_carrier
+from .pointwise_ops import POINTWISE, carrier, from_carrier, size_of
+from .pointwise_program import (
+    Instruction,
+    Stream,
+    check_program,
+    copy_program,
+    emit_program,
+    fill_program,
+    flip_program,
+)
 from .transpose import block_of, emit_transpose
 
 _MOST_INTERLEAVED = 4  # elements side by side that are too few for a vector of their own
-
-
-@dataclass(frozen=True)
-class Stream:
-    """How an operand is laid out over the output's shape: its dtype and one element stride a dimension (0
-    broadcasts)."""
-
-    dtype: str
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One value of a pointwise program, which is a tuple of instructions, each naming earlier ones by
-    position.
-
-    `op` is a name of POINTWISE, "input" (parameters: its number), "constant" (the value) or "index" (a
-    dimension of the
-    output, whose index it yields as int64). `dtype` is the PyTorch dtype of the value.
-    """
-
-    op: str
-    arguments: tuple[int, ...]
-    dtype: str
-    parameters: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,14 +48,7 @@ class Pointwise(Kernel):
     threads: int
 
     def __post_init__(self) -> None:
-        for stream in (*self.inputs, *self.outputs):
-            if len(stream.strides) != len(self.shape):
-                raise InvalidInput(f"pointwise stream must have {len(self.shape)} strides, not {stream.strides!r}")
-        for position, step in enumerate(self.program):
-            if step.op not in POINTWISE and step.op not in ("input", "constant", "index"):
-                raise InvalidInput(f"pointwise operation must be one of {sorted(POINTWISE)}, not {step.op!r}")
-            if any(argument >= position for argument in step.arguments):
-                raise InvalidInput(f"pointwise arguments must be earlier than {position}, not {step.arguments!r}")
+        check_program(self.shape, (*self.inputs, *self.outputs), self.program)
 
     def operands(self) -> tuple[Operand, ...]:
         inputs = [Operand(f"x{i}", stream.dtype) for i, stream in enumerate(self.inputs)]
@@ -166,43 +142,16 @@ class Pointwise(Kernel):
         self, operands: Sequence[Access], offsets: Sequence[Expr], strides: Sequence[int], lanes: int
     ) -> list[Expr]:
         """The elements to store in each output, for one vector."""
-        count, uses = len(self.outputs), self._uses()
-        values: list[Expr] = []
-        index = count + len(self.inputs)
-        for position, step in enumerate(self.program):
-            if step.op == "input":
-                number = step.parameters[0]
-                loaded = operands[number].load(offsets[count + number], lanes, strides[count + number])
-                value = to_carrier(loaded, step.dtype)
-            elif step.op == "constant":
-                value = vmath.constant(step.parameters[0], carrier(step.dtype), lanes)
-            elif step.op == "index":
-                value = B.cast(offsets[index], "int64")
-                if lanes > 1:
-                    value = B.ramp(value, B.int64(strides[index]), lanes)
-                value, index = cast(value, "int64", step.dtype), index + 1
-            else:
-                dtypes = [self.program[i].dtype for i in step.arguments]
-                value = emit(step.op, [values[i] for i in step.arguments], dtypes, step.dtype, step.parameters)
-            held = step.op not in ("constant", "index") and uses[position] > 1
-            values.append(vmath.hold(value) if held else value)
-        return [
-            from_carrier(cast(values[result], self.program[result].dtype, stream.dtype), stream.dtype)
-            for stream, result in zip(self.outputs, self.results, strict=True)
-        ]
+        count, first = len(self.outputs), len(self.outputs) + len(self.inputs)
 
-    def _uses(self) -> list[int]:
-        # how often each value is read; an operation may read its arguments several times
-        uses = [0] * len(self.program)
-        for step in self.program:
-            for argument in step.arguments:
-                uses[argument] += 1 if step.op in _READS_ONCE else 2
-        for result in self.results:
-            uses[result] += 1
-        return uses
+        def load(number: int) -> Expr:
+            return operands[number].load(offsets[count + number], lanes, strides[count + number])
 
+        def index(number: int) -> Expr:
+            value = B.cast(offsets[first + number], "int64")
+            return value if lanes == 1 else B.ramp(value, B.int64(strides[first + number]), lanes)
 
-_READS_ONCE = frozenset("add sub mul div eq ne lt le gt ge logical_and logical_or logical_not where cast".split())
+        return emit_program(self.program, self.results, self.outputs, load, index, lanes)
 
 
 def pointwise_kernel(
@@ -231,8 +180,7 @@ def copy_kernel(
     """Make the kernel that copies between two strided views of one shape and dtype: also every layout
     change."""
     streams = Stream(dtype, tuple(source)), Stream(dtype, tuple(destination))
-    program = (Instruction("input", (), dtype, (0,)),)
-    return pointwise_kernel(shape, streams[:1], streams[1:], program, (0,), target)
+    return pointwise_kernel(shape, streams[:1], streams[1:], copy_program(dtype), (0,), target)
 
 
 def flip_kernel(
@@ -244,19 +192,14 @@ def flip_kernel(
     target: CpuTarget,
 ) -> Pointwise:
     """Make the kernel that copies int8 into uint8 with 128 added, or uint8 into int8 with 128 taken away."""
-    program = (
-        Instruction("input", (), dtype, (0,)),
-        Instruction("constant", (), "uint8", (128,)),
-        Instruction("bitwise_xor", (0, 1), "uint8"),
-    )
     streams = Stream(dtype, tuple(source)), Stream(result, tuple(destination))
-    return pointwise_kernel(shape, streams[:1], streams[1:], program, (2,), target)
+    return pointwise_kernel(shape, streams[:1], streams[1:], flip_program(dtype), (2,), target)
 
 
 def fill_kernel(shape: Sequence[int], dtype: str, strides: Sequence[int], value: Any, target: CpuTarget) -> Pointwise:
     """Make the kernel that writes one constant over a strided view."""
-    program = (Instruction("constant", (), dtype, (value,)),)
-    return pointwise_kernel(shape, (), (Stream(dtype, tuple(strides)),), program, (0,), target)
+    output = Stream(dtype, tuple(strides))
+    return pointwise_kernel(shape, (), (output,), fill_program(value, dtype), (0,), target)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from ....arguments import arguments
 from ....cpu import CpuTarget
 from ..kernels.attention import Attention, Heads, Mask, mask_numbers
 from ..kernels.integer_attention import IntegerAttention
-from ..kernels.pointwise import Instruction, Pointwise, Stream, copy_kernel, pointwise_kernel
+from ..kernels.pointwise import Pointwise, copy_kernel, pointwise_kernel
+from ..kernels.pointwise_program import Instruction, Stream
 from ..lowering import Lowering, OpRule
 from ..views import View
 from .view_ops import argument

@@ -7,16 +7,15 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....cpu import CpuTarget
-from ..kernels.pointwise import fill_kernel
-from ..lowering import Lowering, OpRule
+from ....target import Target
+from ..graph_lowering import GraphLowering, OpRule
 from ..views import View
 from .view_ops import argument, shape_of
 
 aten = torch.ops.aten
 
 
-def constant_pad(node: Node, cx: Lowering) -> None:
+def constant_pad(node: Node, cx: GraphLowering) -> None:
     """Fill the whole output, then copy the input over its part; negative pads cut the input."""
     x, pads = cx.view(node.args[0]), list(node.args[1])
     value = argument(node, 2, "value", 0)
@@ -28,12 +27,12 @@ def constant_pad(node: Node, cx: Lowering) -> None:
         x = x.slice(dim, max(-before, 0), length)
         inside = inside.slice(dim, max(before, 0), length)
     if inside.elements != out.elements:
-        cx.call(fill_kernel(out.shape, out.dtype, out.strides, value, cx.target), out, note="padding")
+        cx.fill(out, value, "padding")
     if inside.elements:
         cx.copy(x, inside)
 
 
-def repeat(node: Node, cx: Lowering) -> None:
+def repeat(node: Node, cx: GraphLowering) -> None:
     """The output seen as [repeats, size] in each dimension, with the input broadcast over the repeats."""
     x, out = cx.view(node.args[0]), cx.output(node, strided=True)
     repeats = list(node.args[1])
@@ -47,7 +46,7 @@ def repeat(node: Node, cx: Lowering) -> None:
     cx.copy(source, View(out.storage, out.offset, tuple(shape), tuple(to_strides)))
 
 
-def flip(node: Node, cx: Lowering) -> None:
+def flip(node: Node, cx: GraphLowering) -> None:
     x = cx.view(node.args[0])
     offset, strides = x.offset, list(x.strides)
     for dim in node.args[1]:
@@ -56,7 +55,7 @@ def flip(node: Node, cx: Lowering) -> None:
     cx.copy(View(x.storage, offset, x.shape, tuple(strides)), cx.output(node, strided=True))
 
 
-def roll(node: Node, cx: Lowering) -> None:
+def roll(node: Node, cx: GraphLowering) -> None:
     """Copy the pieces that stay together; without dims the value is rolled flat."""
     x, shifts, dims = cx.view(node.args[0]), list(node.args[1]), list(argument(node, 2, "dims", []))
     out = cx.output(node)
@@ -68,7 +67,7 @@ def roll(node: Node, cx: Lowering) -> None:
         _roll(cx, x, out, shifts, dims)
 
 
-def _roll(cx: Lowering, x: View, out: View, shifts: list[int], dims: list[int]) -> None:
+def _roll(cx: GraphLowering, x: View, out: View, shifts: list[int], dims: list[int]) -> None:
     if not dims:
         if x.elements:
             cx.copy(x, out)
@@ -87,7 +86,7 @@ def _flat(view: View) -> View:
     return flat
 
 
-def pixel_shuffle(node: Node, cx: Lowering) -> None:
+def pixel_shuffle(node: Node, cx: GraphLowering) -> None:
     """[n, c r r, h, w] seen as [n, c, h, r, w, r] and copied densely."""
     x, r = cx.view(node.args[0]), node.args[1]
     *batch, channels, height, width = x.shape
@@ -97,7 +96,7 @@ def pixel_shuffle(node: Node, cx: Lowering) -> None:
     _shuffle(node, cx, View(x.storage, x.offset, shape, strides))
 
 
-def pixel_unshuffle(node: Node, cx: Lowering) -> None:
+def pixel_unshuffle(node: Node, cx: GraphLowering) -> None:
     """[n, c, h r, w r] seen as [n, c, r, r, h, w] and copied densely."""
     x, r = cx.view(node.args[0]), node.args[1]
     *batch, channels, height, width = x.shape
@@ -107,31 +106,31 @@ def pixel_unshuffle(node: Node, cx: Lowering) -> None:
     _shuffle(node, cx, View(x.storage, x.offset, shape, strides))
 
 
-def channel_shuffle(node: Node, cx: Lowering) -> None:
+def channel_shuffle(node: Node, cx: GraphLowering) -> None:
     x, groups = cx.view(node.args[0]), node.args[1]
     shape = (x.shape[0], x.shape[1] // groups, groups, *x.shape[2:])
     strides = (x.strides[0], x.strides[1], x.strides[1] * (x.shape[1] // groups), *x.strides[2:])
     _shuffle(node, cx, View(x.storage, x.offset, shape, strides))
 
 
-def _shuffle(node: Node, cx: Lowering, source: View) -> None:
+def _shuffle(node: Node, cx: GraphLowering, source: View) -> None:
     out = cx.output(node)
     destination = out.reshape(source.shape)
     assert destination is not None
     cx.copy(source, destination)
 
 
-def reflection_pad(node: Node, cx: Lowering) -> None:
+def reflection_pad(node: Node, cx: GraphLowering) -> None:
     """Copy the interior, then for each dimension the mirrored strips of what is already there."""
     _border(node, cx, mirrored=True)
 
 
-def replication_pad(node: Node, cx: Lowering) -> None:
+def replication_pad(node: Node, cx: GraphLowering) -> None:
     """Copy the interior, then for each dimension repeat its first and last slice."""
     _border(node, cx, mirrored=False)
 
 
-def _border(node: Node, cx: Lowering, mirrored: bool) -> None:
+def _border(node: Node, cx: GraphLowering, mirrored: bool) -> None:
     x, pads = cx.view(node.args[0]), list(node.args[1])
     out = cx.output(node, strided=True)
     rank = len(x.shape)
@@ -160,18 +159,18 @@ def _border(node: Node, cx: Lowering, mirrored: bool) -> None:
             cx.copy(View(out.storage, start, strip.shape, tuple(strides)), strip)
 
 
-def check_pad(node: Node, target: CpuTarget) -> str | None:
+def check_pad(node: Node, target: Target) -> str | None:
     return "negative pads are not supported" if min(node.args[1]) < 0 else None
 
 
-def stack(node: Node, cx: Lowering) -> None:
+def stack(node: Node, cx: GraphLowering) -> None:
     out = cx.output(node)
     dim = argument(node, 1, "dim", 0) % len(shape_of(node))
     for i, operand in enumerate(node.args[0]):
         cx.copy(cx.view(operand), out.select(dim, i))
 
 
-def slice_scatter(node: Node, cx: Lowering) -> None:
+def slice_scatter(node: Node, cx: GraphLowering) -> None:
     x, source = cx.view(node.args[0]), cx.view(node.args[1])
     out = cx.output(node)
     dim = argument(node, 2, "dim", 0) % len(x.shape)
@@ -182,7 +181,7 @@ def slice_scatter(node: Node, cx: Lowering) -> None:
     cx.copy(source, out.slice(dim, start, source.shape[dim], step))
 
 
-def select_scatter(node: Node, cx: Lowering) -> None:
+def select_scatter(node: Node, cx: GraphLowering) -> None:
     first, second, dim, index = node.args
     x, source = cx.view(first), cx.view(second)
     out = cx.output(node)

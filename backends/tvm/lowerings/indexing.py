@@ -13,7 +13,7 @@ from ....cpu import CpuTarget
 from ..kernels.gather import gather_kernel, lookup_kernel
 from ..kernels.linear import Linear, pack
 from ..kernels.linear_shape import LinearShape
-from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
+from ..kernels.pointwise_program import Instruction
 from ..kernels.scatter import scatter_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
@@ -90,9 +90,7 @@ def _join_indices(cx: Lowering, views: list[View], sizes: tuple[int, ...]) -> Vi
         total = value if total is None else add("add", add("mul", total, length), value)
     assert total is not None
     out = cx.temporary(views[0].shape, "int64")
-    streams = [Stream(view.dtype, view.strides) for view in views]
-    kernel = pointwise_kernel(out.shape, streams, [Stream("int64", out.strides)], program, [total], cx.target)
-    cx.call(kernel, *views, out)
+    cx.elementwise(views, [out], program, [total])
     return out
 
 

@@ -19,7 +19,8 @@ from ..kernels.conv import DirectConv
 from ..kernels.conv_shape import ConvShape, rows_as_pixels
 from ..kernels.depthwise import DepthwiseConv
 from ..kernels.linear_shape import LinearShape, Rows
-from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
+from ..kernels.pointwise import pointwise_kernel
+from ..kernels.pointwise_program import Instruction, Stream
 from ..kernels.stored_weights import StoredWeight
 from ..kernels.weight_only import stored_linear
 from ..lowering import Lowering, OpRule, dtype_name

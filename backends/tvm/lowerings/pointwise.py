@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....cpu import CpuTarget
-from ..kernels.pointwise import Instruction, Stream, pointwise_kernel
+from ....target import Target
+from ..graph_lowering import Check, GraphLowering, OpRule, dtype_name
 from ..kernels.pointwise_ops import POINTWISE
-from ..lowering import Check, Lowering, OpRule, dtype_name
+from ..kernels.pointwise_program import Instruction
 from ..placement import BIAS
 from ..views import ITEM_SIZES, View
 from .quantized_checks import check_quantized
@@ -26,7 +26,7 @@ Value = int  # position of an instruction
 class Chain:
     """Builds the program of one kernel from a node and the nodes fused into it."""
 
-    def __init__(self, cx: Lowering, root: Node, inlined: set[Node]) -> None:
+    def __init__(self, cx: GraphLowering, root: Node, inlined: set[Node]) -> None:
         self.cx = cx
         self.shape = shape_of(root)
         self.program: list[Instruction] = []
@@ -99,7 +99,7 @@ class Chain:
 Builder = Callable[[Node, Chain], Value]
 
 
-def lower(node: Node, cx: Lowering) -> None:
+def lower(node: Node, cx: GraphLowering) -> None:
     """Emit the kernel of a group at its last node; the others have no value of their own."""
     roots = cx.cached("pointwise groups", lambda: group_roots(cx))
     if roots[node] is not node:
@@ -110,18 +110,10 @@ def lower(node: Node, cx: Lowering) -> None:
     out = cx.output(node, strided=True, biased=node.target in QUANTIZED)
     if out.biased:
         result = chain.flipped(result)
-    kernel = pointwise_kernel(
-        chain.shape,
-        [Stream(view.dtype, view.strides) for view in chain.views],
-        [Stream(out.dtype, out.strides)],
-        chain.program,
-        [result],
-        cx.target,
-    )
-    cx.call(kernel, *chain.views, out)
+    cx.elementwise(chain.views, [out], chain.program, [result])
 
 
-def group_roots(cx: Lowering) -> dict[Node, Node]:
+def group_roots(cx: GraphLowering) -> dict[Node, Node]:
     """For each elementwise node the node whose kernel computes it: its only consumer's, if that has the same shape.
 
     A node read by several members of one group still belongs to it; one read outside, or returned, has its own kernel.
@@ -145,7 +137,7 @@ def group_roots(cx: Lowering) -> dict[Node, Node]:
     return roots
 
 
-def check(node: Node, target: CpuTarget) -> str | None:
+def check(node: Node, target: Target) -> str | None:
     for value in (node.meta["val"], *(n.meta["val"] for n in node.all_input_nodes)):
         if not isinstance(value, torch.Tensor) or dtype_name(value.dtype) not in ITEM_SIZES:
             return f"dtype {getattr(value, 'dtype', None)} has no elementwise kernels"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ....cpu import CpuTarget
-from ..lowering import Lowering, OpRule
+from ....target import Target
+from ..graph_lowering import GraphLowering, OpRule
 from ..views import View
 
 aten = torch.ops.aten
@@ -26,16 +26,16 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def same_memory(node: Node, cx: Lowering) -> None:
+def same_memory(node: Node, cx: GraphLowering) -> None:
     cx.alias(node, cx.held(node.args[0]))
 
 
-def permute(node: Node, cx: Lowering) -> None:
+def permute(node: Node, cx: GraphLowering) -> None:
     x = cx.held(node.args[0])
     cx.alias(node, x.permute([d % len(x.shape) for d in node.args[1]]))
 
 
-def transpose(node: Node, cx: Lowering) -> None:
+def transpose(node: Node, cx: GraphLowering) -> None:
     x = cx.held(node.args[0])
     dims = list(range(len(x.shape)))
     first, second = node.args[1:] if len(node.args) > 1 else (0, min(1, len(dims) - 1))
@@ -44,7 +44,7 @@ def transpose(node: Node, cx: Lowering) -> None:
     cx.alias(node, x.permute(dims))
 
 
-def reshape(node: Node, cx: Lowering) -> None:
+def reshape(node: Node, cx: GraphLowering) -> None:
     x, shape = cx.held(node.args[0]), shape_of(node)
     view = x.reshape(shape)
     if view is None:
@@ -53,18 +53,18 @@ def reshape(node: Node, cx: Lowering) -> None:
     cx.alias(node, view)
 
 
-def expand(node: Node, cx: Lowering) -> None:
+def expand(node: Node, cx: GraphLowering) -> None:
     cx.alias(node, cx.held(node.args[0]).expand(shape_of(node)))
 
 
-def select(node: Node, cx: Lowering) -> None:
+def select(node: Node, cx: GraphLowering) -> None:
     source, dim, index = node.args
     x = cx.held(source)
     dim %= len(x.shape)
     cx.alias(node, x.select(dim, index % x.shape[dim]))
 
 
-def slice_(node: Node, cx: Lowering) -> None:
+def slice_(node: Node, cx: GraphLowering) -> None:
     x = cx.held(node.args[0])
     dim = argument(node, 1, "dim", 0) % len(x.shape)
     start, step = argument(node, 2, "start"), argument(node, 4, "step", 1)
@@ -73,7 +73,7 @@ def slice_(node: Node, cx: Lowering) -> None:
     cx.alias(node, x.slice(dim, start, shape_of(node)[dim], step))
 
 
-def split(node: Node, cx: Lowering) -> None:
+def split(node: Node, cx: GraphLowering) -> None:
     x = cx.held(node.args[0])
     dim = argument(node, 2, "dim", 0) % len(x.shape)
     views: list[View] = []
@@ -84,20 +84,20 @@ def split(node: Node, cx: Lowering) -> None:
     cx.alias(node, tuple(views))
 
 
-def unbind(node: Node, cx: Lowering) -> None:
+def unbind(node: Node, cx: GraphLowering) -> None:
     x = cx.held(node.args[0])
     dim = argument(node, 1, "dim", 0) % len(x.shape)
     cx.alias(node, tuple(x.select(dim, i) for i in range(x.shape[dim])))
 
 
-def get_item(node: Node, cx: Lowering) -> None:
+def get_item(node: Node, cx: GraphLowering) -> None:
     source, index = node.args
     value = cx.values[source]
     assert isinstance(value, tuple)
     cx.alias(node, value[index])
 
 
-def concatenate(node: Node, cx: Lowering) -> None:
+def concatenate(node: Node, cx: GraphLowering) -> None:
     """Copy what was not computed in place."""
     dim = argument(node, 1, "dim", 0) % max(len(shape_of(node)), 1)
     biased = node.meta["val"].dtype == torch.int8
@@ -117,7 +117,7 @@ def concatenate(node: Node, cx: Lowering) -> None:
             cx.copy(view, slot, "copy: into the concatenation")
 
 
-def unfold(node: Node, cx: Lowering) -> None:
+def unfold(node: Node, cx: GraphLowering) -> None:
     source, dim, size, step = node.args
     x = cx.held(source)
     dim %= len(x.shape)
@@ -127,7 +127,7 @@ def unfold(node: Node, cx: Lowering) -> None:
     cx.alias(node, replace(x, shape=(*shape, size), strides=(*strides, x.strides[dim]), halo=()))
 
 
-def diagonal(node: Node, cx: Lowering) -> None:
+def diagonal(node: Node, cx: GraphLowering) -> None:
     """One stride walks both dims; the diagonal comes last."""
     x = cx.held(node.args[0])
     offset = argument(node, 1, "offset", 0)
@@ -139,14 +139,14 @@ def diagonal(node: Node, cx: Lowering) -> None:
     cx.alias(node, replace(x, offset=start if shape[-1] else x.offset, shape=shape, strides=tuple(strides), halo=()))
 
 
-def as_strided(node: Node, cx: Lowering) -> None:
+def as_strided(node: Node, cx: GraphLowering) -> None:
     x = cx.contiguous(cx.held(node.args[0]))
     offset = argument(node, 3, "storage_offset") or 0
     shape, strides = tuple(node.args[1]), tuple(node.args[2])
     cx.alias(node, replace(x, offset=x.offset + offset, shape=shape, strides=strides, halo=()))
 
 
-def check_as_strided(node: Node, target: CpuTarget) -> str | None:
+def check_as_strided(node: Node, target: Target) -> str | None:
     value = node.args[0].meta["val"]
     dense = value.is_contiguous() and value.storage_offset() == 0
     return None if dense else "its strides are those of memory that is not dense here; use a view op instead"

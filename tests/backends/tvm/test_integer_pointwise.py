@@ -6,7 +6,8 @@ import fxpress
 import pytest
 import torch
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
-from fxpress.backends.tvm.kernels.pointwise import Instruction, Stream, pointwise_kernel
+from fxpress.backends.tvm.kernels.pointwise import pointwise_kernel
+from fxpress.backends.tvm.kernels.pointwise_program import Instruction, Stream
 from fxpress.errors import Unsupported
 from fxpress.target import Target
 from fxpress.testing import trace

@@ -11,14 +11,13 @@ import torch
 from fxpress.backends.tvm.kernels.harness import CompiledKernel
 from fxpress.backends.tvm.kernels.pointwise import (
     FillFrame,
-    Instruction,
     Pointwise,
-    Stream,
     copy_kernel,
     fill_kernel,
     pointwise_kernel,
 )
 from fxpress.backends.tvm.kernels.pointwise_ops import POINTWISE
+from fxpress.backends.tvm.kernels.pointwise_program import Instruction, Stream
 from fxpress.backends.tvm.kernels.vmath import ACTIVATIONS
 from fxpress.errors import InvalidInput
 from fxpress.target import Target
