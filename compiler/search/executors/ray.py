@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,8 +36,8 @@ class RayExecutor(Executor):
 
     One node measures footprints, with all of its CPUs reserved, so that Ray runs nothing else there: one that has the
     resource "fxpress_meter", else one that this process is not on. The others run `workers` trials at a time, by
-    default as many as they have CPUs, each with `cpus` of them. Nodes need fxpress, and CPUs of one kind. They need not
-    see the search's folder: what they make for it is sent here. A trial whose worker dies is refused.
+    default as many as they have CPUs, each with `cpus` of them. Nodes need fxpress, the user's modules, and CPUs of one
+    kind. They need not see the search's folder: artifacts are sent here. A trial whose worker dies is refused.
     """
 
     def __init__(self, workers: int | None = None, *, address: str = "auto", cpus: int = 1) -> None:
@@ -114,7 +115,7 @@ class RayExecutor(Executor):
 
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         options = {"num_cpus": node["Resources"]["CPU"], "scheduling_strategy": place}
-        actor = self._ray.remote(_Meter).options(**options).remote(pack(meter))
+        actor = self._ray.remote(_Meter).options(**options).remote(sys.path, pack(meter))
         try:
             self._ray.get(actor.is_ready.remote(), timeout=SECONDS_FOR_A_NODE)
         except self._ray.exceptions.GetTimeoutError as error:
@@ -128,7 +129,7 @@ class RayExecutor(Executor):
     def _start_worker(self) -> Any:
         options = {"num_cpus": self._cpus, "max_concurrency": 2}  # it tells its stage while it runs
         worker = self._ray.remote(_Worker).options(**options)
-        return worker.remote(self._packed, self._meter, self._token, self._cpus)
+        return worker.remote(sys.path, self._packed, self._meter, self._token, self._cpus)
 
     def _point(self, reference: Any) -> Point:
         worker, trial = self._busy.pop(reference)
@@ -156,7 +157,8 @@ class RayExecutor(Executor):
 class _Worker:
     """An actor that runs trials. Its work is kept in the search's folder if it sees that, else in one of its own."""
 
-    def __init__(self, trials: bytes, meter: Any, token: str, threads: int) -> None:
+    def __init__(self, path: Sequence[str], trials: bytes, meter: Any, token: str, threads: int) -> None:
+        _look_in(path)
         self._node = Path(tempfile.gettempdir()) / f"fxpress-{token}"
         self._place = Workplace(trials, SharedMachine(self._node), threads)
         self._place.trials.meter = _Measured(meter)
@@ -188,7 +190,8 @@ class _Worker:
 class _Meter:
     """The actor that measures, alone on its node."""
 
-    def __init__(self, meter: bytes) -> None:
+    def __init__(self, path: Sequence[str], meter: bytes) -> None:
+        _look_in(path)
         self._meter = unpack(meter)
 
     def is_ready(self) -> bool:
@@ -212,6 +215,11 @@ class _Measured:
     def __call__(self, path: Path) -> Footprint:
         found: Footprint = value_from(_ray().get(self._meter.measure.remote(path.read_bytes())))
         return found
+
+
+def _look_in(path: Sequence[str]) -> None:
+    """Let modules be found where the search finds them, for what is there on this node."""
+    sys.path += [folder for folder in path if folder not in sys.path]
 
 
 def _measuring_node(nodes: Sequence[Mapping[str, Any]], here: str) -> Mapping[str, Any]:
