@@ -61,5 +61,6 @@ class Progression:
         if state:
             resampled = state["resampled"]
             kept = None if resampled is None else resampled.numpy()
-            self.reference = Quality(*state["reference"], state["items"], kept)
+            value, low, high = state["reference"]
+            self.reference = Quality(value, low, high, state["items"], kept)
             self.highest, self.waited = state["highest"], state["waited"]

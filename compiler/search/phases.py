@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Task:
 
     `evaluate` says how good a model is. `calibration` are inputs, `train` batches of (inputs, target) or a function
     that trains a module; without them phases that need one are left out. `learning` is what phases that train start
-    from: augmentation and the like. `teacher` is what they learn from.
+    from: augmentation and the like. `teacher` is what they learn from. `cache` is a folder that keeps what is measured.
     """
 
     original: Program
@@ -47,6 +48,7 @@ class Task:
     teacher: Program | None = None
     seed: int = 0
     progress: Progress = field(default=lambda stage: None)
+    cache: Path | None = None
 
     @property
     def gives(self) -> set[str]:
@@ -71,9 +73,9 @@ class Task:
             "fxpress": __version__,
         }
         found = {name: digest_of(value) for name, value in given.items()}
-        by_function = self.train is None or callable(self.train)
-        found["train"] = digest_of(self.train) if by_function else Source(self.train, self.seed).digest()
-        return found
+        if self.train is None or callable(self.train):
+            return found | {"train": digest_of(self.train)}
+        return found | {"train": Source(self.train, self.seed).digest()}
 
     def digest(self) -> str:
         """A hash of what Programs rest on: all that is given but how they are judged."""
@@ -207,7 +209,7 @@ class Strategy:
         """The complete candidate with options that change nothing as they are by default: those of phases that are off,
         and those that are for other values of others."""
         complete = self.complete(candidate)
-        found = {}
+        found: dict[str, Any] = {}
         for phase in self.phases:
             if not phase.is_off(phase.options(complete)):
                 found |= {f"{phase.name}.{name}": value for name, value in phase.told(complete).items()}

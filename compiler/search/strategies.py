@@ -7,166 +7,144 @@ count mistakes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidInput
 from ..learn.config import TrainConfig
-from ..learn.distillation import LogitDistillation
-from ..learn.functions import train_with
-from ..learn.training import train
-from ..pass_manager import PassManager
-from ..program import PassRecord, Program
-from ..pruning import prune
-from ..quantizing import quantize
-from ..report.outcomes import TRAINING
-from .phases import Candidate, Options, Phase, Strategy, Task
-from .ranges import Choice, Range
+from ..passes.architecture.cheapen_activation import CheapenActivation
+from ..passes.architecture.factor_linear import FactorLinear
+from ..passes.growth.deepen import Deepen
+from ..passes.growth.widen import Widen
+from ..passes.pruning.config import PruneConfig
+from ..passes.quantization.budget import Budget
+from .changes import (
+    BUDGET,
+    INT8,
+    KEEP,
+    UNIFORM,
+    cheapened,
+    deepened,
+    factored,
+    pruned,
+    quantized,
+    sparsified,
+    suited_activations,
+    suited_blocks,
+    suited_integers,
+    widened,
+)
+from .phases import Candidate, Phase, Strategy
+from .ranges import Choice, Range, Space, defaults_of, space_of
+from .teaching import TAUGHT, TECHNIQUES, USUAL, WHEN, suited_training, trained
 
 NONE = "none"
-INT8 = "int8"
-SYMMETRY_BREAKING = 0.05
-"""The noise in how copies share weights: without it they would learn the same."""
 
 
-def _prune(program: Program, options: Options, task: Task) -> Program:
-    from ..passes.pruning.config import PruneConfig
-
-    recovery = "least-squares" if task.calibration and task.train is None else "none"
-    config = PruneConfig(
-        ratio=options["ratio"], importance=options["importance"], ranking=options["ranking"], recovery=recovery
-    )
-    return prune(program, config, calibration=task.calibration or None, target=task.target, progress=task.progress)
-
-
-def _sparsify(program: Program, options: Options, task: Task) -> Program:
-    from ..passes.pruning.config import PruneConfig
-
-    pattern, _, percent = options["pattern"].partition(" ")
-    config = PruneConfig(
-        pattern=pattern, ratio=float(percent.rstrip("%")) / 100 if percent else None, reconstruct=bool(task.calibration)
-    )
-    return prune(program, config, calibration=task.calibration or None, target=task.target, progress=task.progress)
-
-
-def _quantize(program: Program, options: Options, task: Task) -> Program:
-    config = None if options["config"] == INT8 else options["config"]
-    return quantize(program, config, calibration=task.calibration or None, target=task.target, progress=task.progress)
-
-
-def _suited_integers(phase: Phase, task: Task) -> Phase | str:
-    """The phase, which cannot be left out where the target computes integers only."""
-    from ..passes.quantization.integer_targets import INTEGERS
-
-    integers = INTEGERS.get(task.target.kind)
-    if integers is None:
-        return f"{task.target.kind} targets do not compute with integers"
-    return replace(phase, space={"config": Choice((INT8,))}, off={}) if integers.static else phase
-
-
-def _train(program: Program, options: Options, task: Task) -> Program:
-    """The Program, trained on the task's batches, from the task's teacher too if the options say so."""
-    if callable(task.train):
-        return _recorded(train_with(program, task.train, seed=task.seed), "train: by the function given", ())
-    assert task.train is not None
-    teacher = (task.teacher or task.original) if options.get("distill") else None
-    config = replace(
-        task.learning or TrainConfig(),
-        epochs=options["epochs"],
-        learning_rate=options["learning_rate"],
-        distill=(LogitDistillation(temperature=options["temperature"]),) if teacher is not None else (),
-        seed=task.seed,
-    )
-    trained = train(program, task.train, config, loss=task.loss, teacher=teacher, progress=task.progress)
-    curve = tuple({"epoch": p.epoch, "loss": p.loss, "quality": p.quality} for p in trained.curve)
-    return _recorded(trained.model, f"train: {trained.step} steps", curve)
-
-
-def _recorded(program: Program, what: str, curve: tuple[Mapping[str, Any], ...]) -> Program:
-    """The Program with its training in its history: training is no pass."""
-    program.history.append(PassRecord(TRAINING, (what,), (), 0.0, program.text(), curve))
-    return program
-
-
-def _grow(program: Program, options: Options, task: Task) -> Program:
-    from ..passes.growth.widen import Widen
-
-    widen = Widen(ratio=options["width"], noise=SYMMETRY_BREAKING, seed=task.seed)
-    return PassManager([widen], target=task.target).run(program)
+def _part(options: type, name: str, low: float | None = None, high: float | None = None) -> Range:
+    """The part of a range that an option has elsewhere in which a search of few trials looks."""
+    found = space_of(options)[name]
+    assert isinstance(found, Range)
+    return found.narrowed(low, high)
 
 
 PRUNE = Phase(
     "prune",
-    _prune,
-    {
-        "ratio": Range(0.0, 0.9, step=0.05),
-        "importance": Choice(("l2", "activation", "hessian")),
-        "ranking": Choice(("local", "global")),
-    },
+    pruned,
+    space_of(PruneConfig, "ratio", "importance", "ranking"),
     off={"ratio": 0.0},
+    defaults=defaults_of(PruneConfig),
 )
 """Channels, heads and hidden units go; without training the layers that are left are fitted to the original's."""
 
-GROW = Phase("grow", _grow, {"width": Choice((1.0, 1.5, 2.0))}, off={"width": 1.0})
-"""More channels and hidden units, which compute the same to begin with."""
+SHORTEN = Phase("shorten", pruned, space_of(PruneConfig, "blocks"), off={"blocks": 0.0}, suit=suited_blocks)
+"""Residual branches go."""
 
-LEARN = Phase(
-    "learn",
-    _train,
-    {"epochs": Range(0, 40), "learning_rate": Range(3e-4, 1e-2, log=True)},
-    off={"epochs": 0},
-    keeps_structure=True,
-    teaches=True,
-    needs="train",
+FACTOR = Phase("factor", factored, space_of(FactorLinear, "ratio"), off={"ratio": 1.0})
+"""Layers become products of thin ones."""
+
+CHEAPEN = Phase(
+    "cheapen",
+    cheapened,
+    space_of(CheapenActivation),
+    off=dict.fromkeys(space_of(CheapenActivation), KEEP),
+    suit=suited_activations,
 )
-"""Training of the large model, of which smaller ones learn."""
-
-_TAUGHT: Mapping[str, Range | Choice] = {"distill": Choice((True, False)), "temperature": Range(1.0, 8.0, log=True)}
-
-IMPROVE = Phase(
-    "improve",
-    _train,
-    {"epochs": Range(0, 40), "learning_rate": Range(3e-4, 1e-2, log=True), **_TAUGHT},
-    off={"epochs": 0},
-    keeps_structure=True,
-    needs="train",
-)
-"""Training of what is left, from the labels and the larger model."""
-
-TUNE = Phase(
-    "tune",
-    _train,
-    {"epochs": Range(0, 10), "learning_rate": Range(1e-5, 1e-3, log=True), **_TAUGHT},
-    off={"epochs": 0},
-    keeps_structure=True,
-    needs="train",
-)
-"""Training with the integers."""
+"""Activations become cheaper ones."""
 
 SPARSIFY = Phase(
     "sparsify",
-    _sparsify,
-    {"pattern": Choice((NONE, "2:4", "blocks 75%", "blocks 90%"))},
+    sparsified,
+    {
+        "pattern": Choice(("2:4", "blocks", "elements")),
+        "ratio": _part(PruneConfig, "ratio", low=0.5),
+    },
     off={"pattern": NONE},
+    defaults={"ratio": 0.75},
+    when={"ratio": ("pattern", ("blocks", "elements"))},
 )
 """Weights become zero in patterns that kernels skip."""
 
+GROW = Phase("grow", widened, {"width": _part(Widen, "ratio", 1.5, 2.0)}, off={"width": 1.0})
+"""More channels and hidden units, which compute the same to begin with."""
+
+DEEPEN = Phase("deepen", deepened, {"times": _part(Deepen, "times", high=2)}, off={"times": 0})
+"""More layers or residual branches, which compute the same to begin with."""
+
+
+def _training(name: str, space: Space, *, teaches: bool = False) -> Phase:
+    return Phase(
+        name,
+        trained,
+        space,
+        off={"epochs": 0},
+        defaults=USUAL,
+        when={option: on for option, on in WHEN.items() if option in space},
+        keeps_structure=True,
+        teaches=teaches,
+        needs="train",
+        suit=suited_training,
+    )
+
+
+_LARGE: Space = {
+    "epochs": _part(TrainConfig, "epochs", high=40),
+    "learning_rate": _part(TrainConfig, "learning_rate", 3e-4, 1e-2),
+}
+_SMALL: Space = {
+    "epochs": _part(TrainConfig, "epochs", high=10),
+    "learning_rate": _part(TrainConfig, "learning_rate", high=1e-3),
+}
+
+LEARN = _training("learn", {**_LARGE, **TECHNIQUES}, teaches=True)
+"""Training of the large model, of which smaller ones learn."""
+
+IMPROVE = _training("improve", {**_LARGE, **TAUGHT, **TECHNIQUES})
+"""Training of what is left, from the labels and the larger model."""
+
+TUNE = _training("tune", {**_SMALL, "distill": TAUGHT["distill"], "temperature": TAUGHT["temperature"]})
+"""Training with the integers."""
+
 QUANTIZE = Phase(
     "quantize",
-    _quantize,
-    {"config": Choice((NONE, INT8, "int8-accurate"))},
+    quantized,
+    {
+        "config": Choice((INT8, "int8-accurate")),
+        "widths": Choice((UNIFORM, BUDGET)),
+        **space_of(Budget, "min_sqnr"),
+    },
     off={"config": NONE},
-    suit=_suited_integers,
+    when={"min_sqnr": ("widths", (BUDGET,))},
+    suit=suited_integers,
 )
-"""8-bit integers; "int8" is what suits the target."""
+"""8-bit integers; "int8" is what suits the target. A budget of noise lets a solver choose the layers."""
 
 SHRINK_FIRST: tuple[Candidate, ...] = (
     {},
     {"quantize.config": "int8"},
     *({"prune.ratio": ratio, "quantize.config": "int8"} for ratio in (0.25, 0.5, 0.75)),
     {"prune.ratio": 0.5},
-    {"sparsify.pattern": "blocks 75%"},
+    {"sparsify.pattern": "blocks", "sparsify.ratio": 0.75},
     {"sparsify.pattern": "2:4", "quantize.config": "int8"},
 )
 """What is worth trying in any case: nothing, and a little of each."""
@@ -178,12 +156,12 @@ STRATEGIES: dict[str, Strategy] = {
     for strategy in (
         Strategy(
             "shrink-and-improve",
-            (PRUNE, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
+            (SHORTEN, PRUNE, FACTOR, CHEAPEN, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
             tuple({**candidate, **IMPROVED} if candidate else candidate for candidate in SHRINK_FIRST),
         ),
         Strategy(
             "grow-improve-and-shrink",
-            (GROW, LEARN, PRUNE, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
+            (GROW, DEEPEN, LEARN, PRUNE, FACTOR, CHEAPEN, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
             tuple(
                 {"grow.width": 2.0, "learn.epochs": 20, "learn.learning_rate": 2e-3, **IMPROVED, **candidate}
                 for candidate in SHRINK_FIRST
@@ -191,7 +169,7 @@ STRATEGIES: dict[str, Strategy] = {
         ),
     )
 }
-"""By name. Phases that need data that is not there are left out."""
+"""By name. Phases that lack data or have nothing to do are left out."""
 
 
 def strategy_of(strategy: str | Strategy, **changes: Any) -> Strategy:

@@ -55,7 +55,7 @@ class Study:
         with explained(path):
             for trial in known:
                 if trial.state == optuna.trial.TrialState.RUNNING:  # of a search that was killed
-                    self._study.enqueue_trial(trial.params)
+                    self._study.enqueue_trial(trial.system_attrs.get("fixed_params", {}) | trial.params)
                     self._study.tell(trial.number, state=self._failed)
             for candidate in first:
                 self._study.enqueue_trial(self._answers(candidate), skip_if_exists=True)
@@ -82,7 +82,7 @@ class Study:
 
     def _answers(self, candidate: Candidate) -> dict[str, Any]:
         """What a trial of the candidate would have chosen."""
-        complete, found = self._strategy.canonical(candidate), {}
+        complete, found = self._strategy.canonical(candidate), dict[str, Any]()
         for phase in self._strategy.phases:
             is_on = not phase.is_off(phase.options(complete))
             found |= {phase.name: is_on} if phase.off else {}

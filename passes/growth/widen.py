@@ -41,7 +41,7 @@ class Widen(Pass):
 
     name: ClassVar[str] = "widen"
     accuracy: ClassVar[Accuracy] = "reassociating"
-    ratio: float = field(default=2.0, metadata=search(Range(1.0, 3.0)))
+    ratio: float = field(default=2.0, metadata=search(Range(1.0, 3.0, step=0.25)))
     noise: float = field(default=0.0, metadata=not_searched("it only breaks a symmetry"))
     seed: int = field(default=0, metadata=not_searched("a search has one of its own"))
     only: Scopes = None

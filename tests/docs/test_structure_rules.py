@@ -47,6 +47,7 @@ PARTS |= dict.fromkeys(("low_rank", "replacing"), "factor_linear") | {"copies": 
 PARTS |= dict.fromkeys(("identity_layers", "zero_branches"), "deepen")
 FRONT_DOORS = {f"compiler/{folder}{name}.py" for folder in ("", "cli/") for name in ("quantizing", "pruning")}
 FRONT_DOORS |= {"compiler/__init__.py", "compiler/learn/programs.py", "compiler/search/strategies.py"}
+FRONT_DOORS |= {f"compiler/search/{name}.py" for name in ("changes", "trials")}
 """What users call may know passes; the core behind it may not."""
 
 

@@ -16,7 +16,7 @@ from fxpress.search.phases import Phase, Strategy, Task
 from fxpress.search.quality import Accuracy, Quality
 from fxpress.search.ranges import Choice, Range
 from fxpress.search.store import Store
-from fxpress.search.strategies import PRUNE, QUANTIZE, STRATEGIES
+from fxpress.search.strategies import IMPROVE, PRUNE, QUANTIZE, STRATEGIES
 from fxpress.search.trials import Trials
 from fxpress.target import Target
 from torch import nn
@@ -195,7 +195,7 @@ def test_a_function_of_the_user_trains(model, tmp_path):
                 parameter.mul_(2)
         return module
 
-    chosen = Strategy("user", (STRATEGIES["shrink-and-improve"].phases[2],), ({"improve.epochs": 1},))
+    chosen = Strategy("user", (IMPROVE,), ({"improve.epochs": 1},))
     found = search(model, tmp_path, strategy=chosen, train=double, max_trials=1, calibration=None)
     artifact = found.load(found.tried[0])
     assert not torch.allclose(artifact(INPUTS[:8]), model(INPUTS[:8]), atol=1e-2)
