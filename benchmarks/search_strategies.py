@@ -39,7 +39,7 @@ class Settings:
     """How much of everything."""
 
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    epochs: int = 12
+    epochs: int = 24
     count: int | None = None  # images of each part, None for all
 
 
@@ -57,8 +57,8 @@ CASES = {
         1.0,
         "shrink-and-improve",
         {
-            "prune.ratio": 0.5,
-            "improve.epochs": 20,
+            "prune.ratio": 0.7,
+            "improve.epochs": 18,
             "improve.learning_rate": 3e-3,
             "improve.distill": True,
             "improve.temperature": 4.0,
@@ -70,10 +70,10 @@ CASES = {
         "grow-improve-and-shrink",
         {
             "grow.width": 1.5,
-            "learn.epochs": 12,
+            "learn.epochs": 14,
             "learn.learning_rate": 3e-3,
-            "prune.ratio": 0.35,
-            "improve.epochs": 10,
+            "prune.ratio": 0.25,
+            "improve.epochs": 12,
             "improve.learning_rate": 2e-3,
             "improve.distill": True,
             "improve.temperature": 4.0,
@@ -85,9 +85,9 @@ CASES = {
         "grow-improve-and-shrink",
         {
             "grow.width": 1.0,
-            "learn.epochs": 12,
+            "learn.epochs": 14,
             "learn.learning_rate": 3e-3,
-            "improve.epochs": 10,
+            "improve.epochs": 12,
             "improve.learning_rate": 2e-3,
             "improve.distill": True,
             "improve.temperature": 4.0,

@@ -21,7 +21,7 @@ import torch
 import typer
 from cluttered_training import THREADS, Data, Ledger, config, judge, seconds_of, write_json
 from fxpress.learn import LogitDistillation, train
-from fxpress.search.footprint import measure_footprints
+from fxpress.search.footprint import Footprint, measure_footprints
 from onnx_files import cache_directory
 from resnet10 import ResNet10
 from torch import nn
@@ -122,10 +122,17 @@ def kept_grid(settings: Settings) -> Grid:
     return Grid(settings, cache_directory() / f"survey-grid-{settings.epochs}-{settings.seed}")
 
 
-def measure_together(models: dict[str, Path], seconds: float = 1.0) -> dict[str, dict[str, Any]]:
-    """The footprints of all artifacts, measured in turns."""
-    found = measure_footprints(list(models.values()), seconds=seconds, threads=THREADS)
-    return {name: footprint.to_json() for name, footprint in zip(models, found, strict=True)}
+def measure_together(models: dict[str, Path], times: int = 3, seconds: float = 0.7) -> dict[str, dict[str, Any]]:
+    """The footprints of all artifacts, measured in turns, so many times; of each the one of median latency."""
+    found: dict[str, list[Footprint]] = {name: [] for name in models}
+    for _ in range(times):
+        measured = measure_footprints(list(models.values()), seconds=seconds, threads=THREADS)
+        for name, footprint in zip(models, measured, strict=True):
+            found[name].append(footprint)
+    return {
+        name: sorted(footprints, key=lambda footprint: footprint.latency)[times // 2].to_json()
+        for name, footprints in found.items()
+    }
 
 
 def document(settings: Any, found: dict[str, Any]) -> dict[str, Any]:
