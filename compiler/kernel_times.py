@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -10,8 +11,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -75,6 +77,22 @@ def is_this_machine(target: CpuTarget) -> bool:
     return all(getattr(target, name) == here[name] for name in ("isa", "extensions", "cores"))
 
 
+_BOOK: ContextVar[dict[str, float] | None] = ContextVar("_BOOK", default=None)
+
+
+@contextlib.contextmanager
+def written_down(times: dict[str, float]) -> Iterator[None]:
+    """Inside, `times` are the measured seconds that any KernelTimes tells, by a hash of the kernel.
+
+    Those that it holds already are told and not measured again; what is measured is added.
+    """
+    before = _BOOK.set(times)
+    try:
+        yield
+    finally:
+        _BOOK.reset(before)
+
+
 class KernelTimes:
     """Seconds of kernels, each measured once. `cache` is a folder that keeps them for other processes.
 
@@ -105,6 +123,8 @@ class KernelTimes:
     def of(self, *programs: HasKernels) -> list[list[tuple[KernelUse, float]]]:
         """For each lowered Program its kernel calls with their seconds, in order."""
         uses = [lowered.kernel_uses() for lowered in programs]
+        book = _BOOK.get()
+        self._known |= book or {}
         if self.how == "measured":
             try:
                 self._measure(programs, uses)
@@ -113,6 +133,8 @@ class KernelTimes:
                 self.how = "predicted"
         if self.how == "predicted":
             return [[(use, predicted_seconds(use, self.target)) for use in each] for each in uses]
+        if book is not None:
+            book |= {key: self._known[key] for key in (self._hash(use.key) for each in uses for use in each)}
         return [[(use, self._known[self._hash(use.key)]) for use in each] for each in uses]
 
     def _measure(self, programs: Sequence[HasKernels], uses: Sequence[Sequence[KernelUse]]) -> None:

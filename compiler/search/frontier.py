@@ -32,7 +32,8 @@ class Point:
     `candidate` is what its strategy was told, `steps` what was done, in order. `artifact` is the file, `quality` and
     `footprint` what it is worth and costs, `promised` the footprint that was predicted before any training. `refused`
     says why the trial ended early: then there may be no artifact and no quality. `seconds` is how long it took.
-    `curve` are the epochs of its trainings, `layers` how far each layer of the original is off.
+    `curve` are the epochs of its trainings, `layers` how far each layer of the original is off. `recipe` is plain data
+    with which `fxpress.search.replay` makes the artifact again.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Point:
     seconds: float = 0.0
     curve: Sequence[Mapping[str, Any]] = ()
     layers: Sequence[LayerError] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -76,6 +78,7 @@ class Point:
             "seconds": self.seconds,
             "curve": [dict(entry) for entry in self.curve],
             "layers": [layer.to_json() for layer in self.layers],
+            "recipe": dict(self.recipe),
         }
 
     @classmethod

@@ -7,13 +7,14 @@ import fcntl
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
+from ..kernel_times import written_down
 from ..program import Program
 from ..report.outcomes import TRAINING
 from ..runtime.container import replaced_file
@@ -34,8 +35,9 @@ class StorageFailed(InvalidInput):
 class Store:
     """What a search has made, kept under hashes of what it depends on: a trial reuses what another made."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, times: Mapping[str, float] | None = None) -> None:
         self.folder = folder
+        self._times = times or {}
         try:
             for name in FOLDERS:
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -94,10 +96,20 @@ class Store:
         """The Program kept under `key`, made and kept when there is none."""
         path = self.folder / "programs" / f"{key}.program"
         if not path.exists():
-            program = make()
+            times = dict(self._times)
+            with written_down(times):
+                program = make()
+            _write_json(path.with_suffix(".json"), times)
             with explained(path):
                 program.save(path)
         return Program.load(path)
+
+    def measured(self, keys: Iterable[str]) -> dict[str, float]:
+        """The seconds of kernels that decided how the Programs under `keys` are made."""
+        files = [self.folder / "programs" / f"{key}.json" for key in keys]
+        return {
+            name: seconds for file in files if file.exists() for name, seconds in json.loads(file.read_text()).items()
+        }
 
     def artifact(self, key: str) -> Path:
         """Where the artifact of the Program under `key` is, or will be."""

@@ -25,6 +25,7 @@ from .frontier import Point
 from .objectives import Cost, Objective
 from .phases import Candidate, Strategy, Task
 from .quality import Quality
+from .recipes import recipe_of
 from .store import StorageFailed, Store, explained, run_phases
 
 ITEMS_FOR_ERRORS = 4
@@ -109,7 +110,9 @@ class Trials:
             quality = Quality.measure(task.evaluate, AnyBatch(artifact))
         curve = [row for record in program.history if record.name == TRAINING for row in record.decisions]
         footprint, layers = self._footprint(program, key, task), self._layer_errors(program)
-        return replace(point, artifact=path, quality=quality, footprint=footprint, curve=curve, layers=layers)
+        recipe = recipe_of(point, self.strategy, self.task, self.store, path)
+        made = replace(point, artifact=path, quality=quality, footprint=footprint, recipe=recipe)
+        return replace(made, curve=curve, layers=layers)
 
     def _layer_errors(self, program: Program) -> tuple[LayerError, ...]:
         """How far the layers are off the original's, on the first of the calibration data or the example inputs."""
@@ -152,7 +155,7 @@ class Trials:
         dear, cheap = (max(some, key=lambda o: o.quality.value) for some in (larger, smaller))  # type: ignore[union-attr]
         assert dear.quality is not None
         assert cheap.quality is not None
-        if dear.quality.value > cheap.quality.value:
+        if dear.quality.is_better_than(cheap.quality):
             return ""
         return f"costs more than number {cheap.number}, than which number {dear.number}, which costs more, is no better"
 
