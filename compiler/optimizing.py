@@ -101,7 +101,7 @@ def optimize(
                 raise InvalidInput("evaluate= must be given, or calibration=, on which the original's outputs count")
             evaluate = Agreement(program.run, items)
         folder = Path(tempfile.mkdtemp(prefix="fxpress-search-")) if storage is None else Path(storage)
-        task = Task(program, where, evaluate, items, train, loss, learning, None, seed, stage)
+        task = Task(program, where, evaluate, items, train, loss, learning, None, seed, stage, folder / "measured")
         fitted, notes = chosen.fit(task)
         store = Store(folder)
         stack.enter_context(store.locked())
@@ -121,6 +121,7 @@ def optimize(
         "strategy": fitted.name,
         "executor": executor if isinstance(executor, str) else type(executor).__name__,
         "workers": crew.workers,
+        "threads": crew.threads,
         "seed": seed,
         "budget_seconds": float(budget_seconds),
         "spent_seconds": time.monotonic() - begin,

@@ -21,6 +21,8 @@ class Executor(ABC):
     """
 
     workers: int = 1
+    threads: int
+    """PyTorch's, in each of them."""
 
     @abstractmethod
     def begin(self, trials: Trials, progress: Progress) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
+
 from ...progress import Progress
 from ..frontier import Point
 from ..trials import Trial, Trials
@@ -16,6 +18,7 @@ class LocalExecutor(Executor):
 
     def begin(self, trials: Trials, progress: Progress) -> None:
         self._trials, self._progress = trials, progress
+        self.threads = torch.get_num_threads()
 
     def submit(self, trial: Trial) -> None:
         self._trial = trial

@@ -35,7 +35,7 @@ class ProcessExecutor(Executor):
     def __init__(self, workers: int | None = None) -> None:
         cores = len(os.sched_getaffinity(0))
         self.workers = cores if workers is None else workers
-        self._threads = max(1, min(torch.get_num_threads(), cores // self.workers))
+        self.threads = max(1, min(torch.get_num_threads(), cores // self.workers))
         self._idle: list[_Worker] = []
         self._busy: dict[_Worker, Trial] = {}
         self._machine: SharedMachine | None = None
@@ -79,7 +79,7 @@ class ProcessExecutor(Executor):
 
     def _start(self, count: int) -> None:
         """More workers, as soon as they are ready: what they do before that is computing, too."""
-        workers = [_Worker(self._threads) for _ in range(count)]
+        workers = [_Worker(self.threads) for _ in range(count)]
         self._idle += workers
         for worker in workers:
             worker.send(self._folder, self._packed)

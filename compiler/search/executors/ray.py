@@ -42,9 +42,11 @@ class RayExecutor(Executor):
 
     def __init__(self, workers: int | None = None, *, address: str = "auto", cpus: int = 1) -> None:
         self._ray = _ray()
+        errors = self._ray.exceptions
+        self._deaths = (errors.RayActorError, errors.NodeDiedError, errors.OutOfMemoryError)
         self._wanted = workers
         self._address = address
-        self._cpus = cpus
+        self.threads = cpus
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Trial]] = {}
         self._meter: Any = None
@@ -58,12 +60,12 @@ class RayExecutor(Executor):
         nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         here = self._ray.get_runtime_context().get_node_id()
         measuring = _measuring_node(nodes, here)
-        places = sum(int(node["Resources"]["CPU"]) // self._cpus for node in nodes if node is not measuring)
+        places = sum(int(node["Resources"]["CPU"]) // self.threads for node in nodes if node is not measuring)
         self.workers = places if self._wanted is None else self._wanted
         if not 0 < self.workers <= places:
             raise InvalidInput(
                 f"workers must be at most {places}, for which the nodes that do not measure have room with "
-                f"{self._cpus} CPUs each, not {self.workers}"
+                f"{self.threads} CPUs each, not {self.workers}"
             )
         progress(f"start {self.workers} workers on {len(nodes) - 1} nodes")
         self._meter = self._start_meter(measuring, trials.meter)
@@ -127,16 +129,17 @@ class RayExecutor(Executor):
         return actor
 
     def _start_worker(self) -> Any:
-        options = {"num_cpus": self._cpus, "max_concurrency": 2}  # it tells its stage while it runs
+        options = {"num_cpus": self.threads, "max_concurrency": 2}  # it tells its stage while it runs
         worker = self._ray.remote(_Worker).options(**options)
-        return worker.remote(sys.path, self._packed, self._meter, self._token, self._cpus)
+        return worker.remote(sys.path, self._packed, self._meter, self._token, self.threads)
 
     def _point(self, reference: Any) -> Point:
         worker, trial = self._busy.pop(reference)
         self._board.remove(trial)
         try:
             outcome, artifact = self._ray.get(reference)
-        except self._ray.exceptions.ActorDiedError as error:
+        except self._deaths as error:
+            self._ray.kill(worker)
             reason = f"its worker died: {' '.join(str(error).split())}"
             if not trial.number:
                 raise InvalidInput(f"model must run in a worker, but while the original did, {reason}") from error
