@@ -46,7 +46,8 @@ def compile(
     `pipeline` is what is done to the Program (see `fxpress passes`). `fallback="torch"` lets ops that have no kernel
     run in PyTorch inside the artifact; without it they raise Unsupported, all listed at once. `dump_dir` receives the
     text of every stage, `print_ir="changed"` prints a diff for each pass. `progress` is called with the name of each
-    stage as it begins; by default a terminal shows them. The artifact's self-test has run when this returns.
+    stage as it begins; by default a terminal shows them. The artifact's self-test has run when this returns, unless
+    this machine lacks the GPU that the target names.
     Raises CaptureError, InvalidInput, InvalidProgram, Unsupported.
     """
     if fallback not in (None, "torch"):
@@ -75,7 +76,7 @@ def compile(
             reference = optimized if _is_lossy(manager, captured, optimized) else captured
             lowered.build(path, reference, bundle_runtime=bundle_runtime, progress=stage)
             artifact = load(path, num_threads=num_threads)
-            if self_test:
+            if self_test and artifact.runs_here:
                 stage("self-test")
                 artifact.self_test()
         except BaseException:

@@ -50,7 +50,7 @@ def constant_offsets(sizes: Sequence[int]) -> tuple[list[int], int]:
 def write_artifact(
     path: str | os.PathLike[str],
     manifest: Mapping[str, Any],
-    library: bytes,
+    code: bytes,
     constants: Sequence[Array],
     samples: Samples,
     report: Mapping[str, Any] | None = None,
@@ -59,8 +59,9 @@ def write_artifact(
     offsets: Sequence[int] | None = None,
     bundle_runtime: bool = False,
     programs: Sequence[bytes] = (),
+    code_name: str = LIBRARY,
 ) -> str:
-    """Write an artifact and return its digest.
+    """Write an artifact, its code as the member `code_name`, and return its digest.
 
     `manifest` needs the keys that `runtime/manifest.py` reads; format, machine, members, samples and the size of the
     constants are filled in here. Constants lie at `offsets` bytes (ascending; default: `constant_offsets`). `programs`
@@ -75,7 +76,7 @@ def write_artifact(
         total += -total % ALIGNMENT
     with replaced_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         writer = _Writer(file, archive)
-        writer.add(LIBRARY, [library])
+        writer.add(code_name, [code])
         writer.add(SAMPLES, [samples.to_bytes()])
         if report is not None:
             writer.add(REPORT_JSON, [_json(report)])

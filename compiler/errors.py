@@ -35,5 +35,9 @@ class BackendUnavailable(CompilerError):
     """Something that must be installed is missing; says what to install."""
 
 
+class OutOfMemory(CompilerError, MemoryError):
+    """A device has less free memory than an artifact needs; says how much it needs."""
+
+
 class InvalidArtifact(CompilerError):
     """An artifact file is damaged, hostile, from another version, or built for another machine."""

@@ -24,6 +24,7 @@ _OWN: dict[str, dict[str, str]] = {
         "systolic": "fxpress.backends.systolic.target:SystolicTarget",
     },
     "backends": {
+        "cuda": "fxpress.backends.cuda.backend:CudaBackend",
         "reference": "fxpress.backends.reference:ReferenceBackend",
         "systolic": "fxpress.backends.systolic.backend:SystolicBackend",
         "tvm": "fxpress.backends.tvm:TvmBackend",

@@ -47,8 +47,11 @@ def load(
     return _class_of(container)(container, threads)
 
 
-_DEVICES = {"systolic": "fxpress.backends.systolic.artifact:SystolicArtifact"}
-"""Artifacts whose host calls need more than PyTorch, by the kind of their target: where their class is."""
+_DEVICES = {
+    "cuda": f"{__name__}.cuda.artifact:CudaArtifact",
+    "systolic": "fxpress.backends.systolic.artifact:SystolicArtifact",
+}
+"""Artifacts that run on more than the CPU, by the kind of their target: where their class is."""
 
 
 def _class_of(container: Container) -> type[Artifact]:

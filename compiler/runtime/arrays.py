@@ -59,10 +59,15 @@ def input_memory(value: Any, spec: TensorSpec) -> tuple[int, Any]:
 def _torch_memory(value: Any, spec: TensorSpec) -> tuple[int, Any]:
     if value.device.type != "cpu":
         raise InvalidInput(f"{spec.name} must be on the CPU, not on {value.device}; call .cpu()")
-    dtype = str(value.dtype).removeprefix("torch.")
-    _check(spec, dtype, tuple(value.shape), not value.is_sparse, "x.to(torch.{})")
+    check_tensor(value, spec)
     dense = value.detach().resolve_neg().contiguous()
     return dense.data_ptr(), dense
+
+
+def check_tensor(value: Any, spec: TensorSpec) -> None:
+    """Raises InvalidInput naming the argument when a PyTorch tensor's dtype or shape differs from `spec`."""
+    dtype = str(value.dtype).removeprefix("torch.")
+    _check(spec, dtype, tuple(value.shape), not value.is_sparse, "x.to(torch.{})")
 
 
 def _as_numpy(value: Any, spec: TensorSpec) -> Array:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +29,21 @@ class Modelled(NamedTuple):
     macs: int
 
 
+class AnyExecutor(Protocol):
+    """What runs an artifact's code, on whatever machine."""
+
+    num_threads: int
+
+    def run(self, addresses: Sequence[int]) -> None:
+        """Run the model; `addresses` are those of the inputs, then the outputs."""
+
+    def timed(self, addresses: Sequence[int], repeat: int) -> list[float]:
+        """Run the model `repeat` times, call by call; return the median seconds of each call."""
+
+    def close(self) -> None:
+        """Give memory back; no call may be running."""
+
+
 class Artifact:
     """A compiled model. Made by `load`; thread-safe; usable as a context manager.
 
@@ -39,13 +54,12 @@ class Artifact:
     def __init__(self, container: Container, num_threads: int) -> None:
         self._container = container
         self._manifest = manifest = Manifest.from_json(container.manifest)
-        manifest.check_machine()
         if container.size(CONSTANTS) != manifest.constants_bytes:
             raise InvalidArtifact(
                 f"constants must be {manifest.constants_bytes} bytes as the manifest says, "
                 f"not {container.size(CONSTANTS)}"
             )
-        self._executor = Executor(container, manifest, num_threads, self._functions())
+        self._executor: AnyExecutor = self._new_executor(container, manifest, num_threads)
         self._expected = [(spec.shape, numpy_dtype_or_none(spec.dtype), spec) for spec in manifest.inputs]
         signature = manifest.signature
         self._flat = not signature.kwargs.children and all(child.kind == "leaf" for child in signature.args.children)
@@ -155,6 +169,16 @@ class Artifact:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine has what the artifact runs on."""
+        return True
+
+    def _new_executor(self, container: Container, manifest: Manifest, num_threads: int) -> AnyExecutor:
+        """What runs the code. Raises InvalidArtifact when this machine cannot."""
+        manifest.check_machine()
+        return Executor(container, manifest, num_threads, self._functions())
 
     def _functions(self) -> Functions:
         """What calls between kernels may call besides PyTorch; for kinds of artifacts that use another device."""

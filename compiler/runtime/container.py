@@ -30,13 +30,15 @@ ALIGNMENT = 64
 CHUNK = 4 << 20  # bytes of constants under one hash
 MANIFEST = "manifest.json"
 LIBRARY = "library.so"
+FATBIN = "kernels.fatbin"
 CONSTANTS = "constants.bin"
 SAMPLES = "samples.safetensors"
 REPORT_JSON = "report.json"
 REPORT_TEXT = "report.txt"
 RUNTIME_LIBRARY = "runtime/libtvm_runtime.so"
 
-_REQUIRED = frozenset({MANIFEST, LIBRARY, CONSTANTS, SAMPLES})
+_REQUIRED = frozenset({MANIFEST, CONSTANTS, SAMPLES})
+_CODE = frozenset({LIBRARY, FATBIN})  # an artifact has one of these
 _OPTIONAL = frozenset({REPORT_JSON, REPORT_TEXT, RUNTIME_LIBRARY})
 _PROGRAM = re.compile(r"programs/(0|[1-9]\d{0,5})\.fxs")
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -208,9 +210,12 @@ def _read_members(path: Path, file: Any) -> dict[str, Member]:
     for info in infos:
         _check_entry(path, info, members)
         members[info.filename] = _locate(path, file, info, end)
-    missing = sorted(_REQUIRED - members.keys())
+    code = _CODE & members.keys() or {LIBRARY}
+    missing = sorted((_REQUIRED | code) - members.keys())
     if missing:
         raise InvalidArtifact(f"artifact {str(path)!r} must have the members {sorted(_REQUIRED)}; missing: {missing}")
+    if len(code) > 1:
+        raise InvalidArtifact(f"artifact {str(path)!r} must have code for one kind of machine, not {sorted(code)}")
     ordered = sorted(members.values(), key=lambda member: member.offset)
     for first, second in itertools.pairwise(ordered):
         if first.offset + first.size > second.offset:
@@ -220,7 +225,7 @@ def _read_members(path: Path, file: Any) -> dict[str, Member]:
 
 def _check_entry(path: Path, info: zipfile.ZipInfo, members: Mapping[str, Member]) -> None:
     name = info.filename
-    if name not in _REQUIRED | _OPTIONAL and not _PROGRAM.fullmatch(name):  # so no absolute names, no '..'
+    if name not in _REQUIRED | _CODE | _OPTIONAL and not _PROGRAM.fullmatch(name):  # so no absolute names, no '..'
         raise InvalidArtifact(f"artifact {str(path)!r} must have no member but an artifact's own, not {name!r:.200}")
     if name in members:
         raise InvalidArtifact(f"artifact {str(path)!r} must have one member {name}, not several")

@@ -48,7 +48,7 @@ class PlatformWheel(bdist_wheel):
 setup(
     version=re.search(r'^__version__ = "(.+)"$', Path(SOURCES, "__init__.py").read_text(), re.MULTILINE).group(1),
     package_dir={"fxpress": SOURCES},
-    packages=["fxpress", "fxpress.runtime"],
+    packages=["fxpress", "fxpress.runtime", "fxpress.runtime.cuda"],
     package_data={"fxpress": ["py.typed"]},
     distclass=BinaryDistribution,
     cmdclass={"build_py": BuildRuntime, "bdist_wheel": PlatformWheel},

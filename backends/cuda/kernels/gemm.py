@@ -95,7 +95,7 @@ class Gemm(CudaKernel):
     def launch(self) -> Launch:
         down, across = self._blocks
         shared = self.blocking.slices * (self._a_tile.chunks + self._b_tile.chunks) * ACCESS
-        return Launch((down * across, math.prod(self.batch), 1), self.blocking.threads, shared)
+        return Launch((down * across * math.prod(self.batch), 1, 1), self.blocking.threads, shared)
 
     @property
     def _blocks(self) -> tuple[int, int]:
@@ -117,9 +117,10 @@ class Gemm(CudaKernel):
 
     def emit(self, at: Place, *operands: Memory) -> None:
         a, b, *rest = operands
-        down, across = _grouped(at.block[0], *self._blocks)
+        blocks = math.prod(self._blocks)
+        down, across = _grouped(at.block[0] % blocks, *self._blocks)
         first_row, first_column = B.bind(down * self.blocking.block[0]), B.bind(across * self.blocking.block[1])
-        position = _positions(at.block[1], self.batch)
+        position = _positions(at.block[0] // blocks, self.batch)
         tile = self._a_tile.chunks + self._b_tile.chunks
         memory = dynamic_shared(self.blocking.slices * tile * self._a_tile.step, a.dtype)
         copy = self._copier(at, a, b, memory, first_row, first_column, position)
