@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .search.phases import Strategy
     from .search.quality import Evaluate
     from .search.store import Store
+
+_log = logging.getLogger("fxpress.optimize")
 
 
 def optimize(
@@ -126,7 +130,11 @@ def optimize(
         "budget_seconds": float(budget_seconds),
         "spent_seconds": time.monotonic() - begin,
     }
-    return Frontier(original, points, wanted, notes, around)
+    found = Frontier(original, points, wanted, notes, around)
+    missed = found.why_none_within(most)
+    if missed:
+        _log.warning(missed)
+    return replace(found, notes=(*notes, missed)) if missed else found
 
 
 def _search(

@@ -23,6 +23,8 @@ Evaluate = Callable[[Model], "float | Scores"]
 RESAMPLES = 1000
 LEVEL = 95
 """Percent of the interval."""
+SAME = 1e-6
+"""Relative difference of qualities that are the same."""
 ENDS = ((100 - LEVEL) / 2, (100 + LEVEL) / 2)
 
 
@@ -66,6 +68,19 @@ class Quality:
         except Exception as error:
             error.add_note("while evaluating a model: evaluate= must be a function that returns its quality")
             raise
+
+    @classmethod
+    def measure_twice(cls, evaluate: Evaluate, model: Model) -> Quality:
+        """As `measure`. Raises InvalidInput also when a second number is outside the interval of the first."""
+        first, second = cls.measure(evaluate, model), cls.measure(evaluate, model)
+        tolerance = SAME * abs(first.value)
+        if not first.low - tolerance <= second.value <= first.high + tolerance:
+            both = f"{first.value:.6g} and then {second.value:.6g}"
+            raise InvalidInput(
+                f"evaluate must say the same of the same model, not {both}; "
+                "seed what is random in it, or return Scores of more items"
+            )
+        return first
 
     @classmethod
     def of(cls, found: Any) -> Quality:

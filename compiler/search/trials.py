@@ -107,7 +107,8 @@ class Trials:
         path = self._artifact(program, key, task)
         task.progress("evaluate")
         with load(path, num_threads=min(thread_count(self.threads), torch.get_num_threads())) as artifact:
-            quality = Quality.measure(task.evaluate, AnyBatch(artifact))
+            measure = Quality.measure if point.number else Quality.measure_twice
+            quality = measure(task.evaluate, AnyBatch(artifact))
         curve = [row for record in program.history if record.name == TRAINING for row in record.decisions]
         footprint, layers = self._footprint(program, key, task), self._layer_errors(program)
         recipe = recipe_of(point, self.strategy, self.task, self.store, path)

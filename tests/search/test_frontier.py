@@ -150,3 +150,12 @@ def test_objectives_that_are_none(names, message):
 def test_a_refused_point_has_no_artifact():
     with pytest.raises(InvalidInput, match="number 5 was refused: size would be over"):
         FRONTIER.load(TRIED[-1])
+
+
+def test_no_point_within_the_limits_is_said_with_the_nearest():
+    assert FRONTIER.why_none_within({}) == ""
+    assert FRONTIER.why_none_within({"size": 20, "latency": 2.0}) == ""
+    assert FRONTIER.why_none_within({"size": 20, "latency": 1.0}) == (
+        "no model is within the limits latency 1.00 s, size 20 B; the nearest is number 2 (prune(ratio=0.2)) "
+        "with latency 2.00 s, size 20 B"
+    )

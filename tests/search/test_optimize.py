@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import fxpress
@@ -85,7 +86,7 @@ def test_a_search_goes_on_where_it_was(model, tmp_path):
     judged = Counting([(INPUTS, model(INPUTS).argmax(1))])
     found = search(model, tmp_path, evaluate=judged)
     assert [p.describe().split("(")[0] for p in found.tried] == ["original", "prune", "quantize"]
-    assert Counting.calls == 2  # the original and what was killed: two trials were known
+    assert Counting.calls == 3  # the original, twice, and what was killed: two trials were known
 
 
 def test_one_search_at_a_time(model, tmp_path):
@@ -102,6 +103,8 @@ def test_candidates_over_the_limits_are_not_made_and_said_so(model, tmp_path):
     found = search(model, tmp_path, strategy=strategy, limits={"size": 10}, max_trials=1)
     (refused,) = found.tried
     assert "over the limit 10 B" in refused.refused
+    (note,) = found.notes
+    assert re.match(r"no model is within the limits size 10 B; the nearest is number \d \(.*\) with size \d", note)
     assert refused.promised.size > 10
     assert [p.number for p in found.points] == [0]
 
@@ -119,6 +122,12 @@ def test_a_phase_that_fails_is_a_refused_point(model, tmp_path):
     ("changed", "message"),
     [
         ({"evaluate": lambda f: float("nan")}, "finite number"),
+        (
+            {"evaluate": lambda f: float(torch.rand(()))},
+            r"evaluate must say the same of the same model, not 0\.\d+ and",
+        ),
+        ({"train": []}, "batches must yield at least one batch an epoch, not none"),
+        ({"train": iter([])}, "batches must be readable once an epoch"),
         ({"evaluate": None, "calibration": None}, "evaluate= must be given, or calibration="),
         ({"objectives": ("quality", "beauty")}, "objectives must be among"),
         ({"limits": {"ram": 100}}, "limits must be on objectives"),
@@ -126,11 +135,53 @@ def test_a_phase_that_fails_is_a_refused_point(model, tmp_path):
         ({"budget_seconds": 0}, "budget_seconds must be positive"),
         ({"strategy": "grow"}, "strategy must be a Strategy or one of"),
     ],
-    ids=["nan", "no quality", "objective", "limit", "negative limit", "budget", "strategy"],
+    ids=[
+        "nan",
+        "random",
+        "no batches",
+        "iterator",
+        "no quality",
+        "objective",
+        "limit",
+        "negative limit",
+        "budget",
+        "strategy",
+    ],
 )
 def test_bad_input(model, tmp_path, changed, message):
     with pytest.raises(InvalidInput, match=message):
         search(model, tmp_path, **changed)
+
+
+def test_what_evaluate_raises_later_ends_the_search_and_nothing_is_lost(model, tmp_path):
+    class Failing(Accuracy):
+        is_broken = True
+
+        def __call__(self, f):
+            if Failing.is_broken and type(f).__name__ == "AnyBatch" and next(tmp_path.glob("points/*"), None):
+                raise ZeroDivisionError("of the second trial")
+            return super().__call__(f)
+
+    judged = Failing([(INPUTS, model(INPUTS).argmax(1))])
+    with pytest.raises(ZeroDivisionError, match="second trial"):
+        search(model, tmp_path, evaluate=judged)
+    Failing.is_broken = False
+    found = search(model, tmp_path, evaluate=judged, max_trials=2)
+    assert all(point.is_whole for point in found.tried)
+
+
+def test_a_model_that_cannot_be_judged_is_a_refused_point(model, tmp_path):
+    class OnlyWide(Accuracy):
+        """NaN for all but the original."""
+
+        def __call__(self, f):
+            scores = super().__call__(f)
+            return scores if scores.rows.all() else float("nan")
+
+    judged = OnlyWide([(INPUTS, model(INPUTS).argmax(1))])
+    strategy = replace(STRATEGY, first=({"prune.ratio": 0.95},))
+    (point,) = search(model, tmp_path, evaluate=judged, strategy=strategy, max_trials=1).tried
+    assert point.refused.startswith("InvalidInput: evaluate must return a finite number, not nan")
 
 
 def test_phases_without_their_data_are_left_out_and_noted(model, tmp_path):

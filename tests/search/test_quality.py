@@ -108,3 +108,15 @@ def test_no_items_are_refused(make):
 def test_an_unknown_kind_of_agreement_is_refused():
     with pytest.raises(InvalidInput, match=r"^kind must be one of \['cosine', 'rank', 'top-1'\], not 'mse'$"):
         Agreement(identity, [LOGITS], "mse")
+
+
+def test_what_is_random_must_stay_within_its_interval():
+    random = np.random.default_rng(0)
+    noisy = Quality.measure_twice(lambda model: Scores(random.random(400)), identity)
+    assert 0.4 < noisy.value < 0.6
+    numbers = iter([0.5, 0.5 + 1e-9, 0.5, 0.6])
+    assert Quality.measure_twice(lambda model: next(numbers), identity).value == 0.5
+    with pytest.raises(
+        InvalidInput, match=r"^evaluate must say the same of the same model, not 0.5 and then 0.6; seed"
+    ):
+        Quality.measure_twice(lambda model: next(numbers), identity)
