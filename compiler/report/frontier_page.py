@@ -20,6 +20,8 @@ from .quantities import bytes_text, option_text, percent_text, time_text
 if TYPE_CHECKING:
     from ..search.frontier import Frontier, Point
 
+ALLOWED_LOSS = 0.01
+"""What a model may lose of the original's quality to be told of at the top."""
 NOTHING = Outcomes(())
 
 
@@ -84,12 +86,15 @@ def _first_chosen(frontier: Frontier) -> Point:
 def _cards(frontier: Frontier) -> list[dict[str, str]]:
     original = frontier.original
     cards = [{"number": o.text(original.value(o)), "text": f"{o.name} of the original"} for o in frontier.objectives]
+    quality = frontier.objectives[0]
+    least = original.value(quality) - ALLOWED_LOSS * abs(original.value(quality))
+    good = [point for point in (original, *frontier.points) if point.value(quality) >= least]
     for objective in frontier.objectives[1:]:
-        best = min(frontier.points, key=lambda point: objective.loss(point.value(objective)))
-        ratio = best.value(objective) / original.value(objective)
-        cards.append(
-            {"number": f"{ratio:.3g}x", "text": f"{objective.name} of number {best.number}, to the original's"}
-        )
+        best = min(good, key=lambda point: objective.loss(point.value(objective)))
+        if best.number:
+            ratio = best.value(objective) / original.value(objective)
+            text = f"{objective.name} of number {best.number}, within {ALLOWED_LOSS:.0%} of the original's quality"
+            cards.append({"number": f"{ratio:.3g}x", "text": text})
     kept, count = frontier.promises()
     if count:
         cards.append({"number": f"{kept} of {count}", "text": "latencies promised before training within 10%"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable, InvalidInput
 from ..search.objectives import QUALITY
-from .frontier_plots import Axis
+from .frontier_plots import Axis, least_shown
 
 if TYPE_CHECKING:
     from ..search.frontier import Frontier
@@ -17,6 +17,8 @@ FORMATS = (".png", ".svg", ".pdf")
 
 def plot_frontier(frontier: Frontier, path: Path) -> None:
     """Write quality against each cost, with intervals and peers, in the format that the path's ending names.
+
+    Models with less than half of the original's quality are left out.
 
     Raises BackendUnavailable without matplotlib, InvalidInput for another ending.
     """
@@ -34,14 +36,16 @@ def plot_frontier(frontier: Frontier, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(costs), squeeze=False)[0]
     on = {point.number for point in frontier.points} | {frontier.original.number}
-    beaten = [point for point in frontier.tried if point.is_whole and point.number not in on]
+    least = least_shown(frontier)
+    beaten = [p for p in frontier.tried if p.is_whole and p.number not in on and p.value(QUALITY) >= least]
+    best = [point for point in frontier.points if point.value(QUALITY) >= least]
     for axis, cost in zip(axes, costs, strict=True):
-        shown = [*beaten, *frontier.points, frontier.original]
+        shown = [*beaten, *best, frontier.original]
         costs_of_peers = [peer[cost.name] for peer in frontier.peers.values() if cost.name in peer]
         across = Axis([*(point.value(cost) for point in shown), *costs_of_peers], 0, 1, cost)
         for points, style in (
             (beaten, {"color": "0.72", "label": "beaten", "markersize": 4}),
-            (frontier.points, {"color": "C0", "label": "frontier"}),
+            (best, {"color": "C0", "label": "frontier"}),
             ([frontier.original], {"color": "C3", "label": "original"}),
         ):
             if points:

@@ -82,8 +82,11 @@ def plot_of(frontier: Frontier, y: Objective, x: Objective) -> Plot:
     on = {point.number for point in frontier.points}
     peers = {name: peer for name, peer in frontier.peers.items() if x.name in peer and y.name in peer}
     ends = [end for point in whole for end in interval(point, y)]
+    least = least_shown(frontier)
     across = Axis([p.value(x) for p in whole] + [peer[x.name] for peer in peers.values()], LEFT, WIDTH - RIGHT, x)
-    up = Axis([p.value(y) for p in whole] + [peer[y.name] for peer in peers.values()] + ends, HEIGHT - BOTTOM, TOP, y)
+    up = Axis(
+        [p.value(y) for p in whole] + [peer[y.name] for peer in peers.values()] + ends, HEIGHT - BOTTOM, TOP, y, least
+    )
     marks = []
     for name, peer in peers.items():
         texts = ", ".join(f"{o.name} {o.text(peer[o.name])}" for o in frontier.objectives if o.name in peer)
@@ -96,6 +99,16 @@ def plot_of(frontier: Frontier, y: Objective, x: Objective) -> Plot:
         tip = f"{name}\n{frontier.text_of(point)}"
         marks.append(Mark(point.number, across.place(point.value(x)), up.place(point.value(y)), low, high, kind, tip))
     return Plot(x.name, y.name, across.ticks(), up.ticks(), marks, _staircase(whole, across, up, x, y))
+
+
+def least_shown(frontier: Frontier) -> float:
+    """The least quality that plots have room for: that of the worst model with more than half of the original's.
+
+    Models that are good for nothing would press the others together.
+    """
+    half = frontier.original.value(QUALITY) / 2
+    whole = [point.value(QUALITY) for point in (frontier.original, *frontier.tried) if point.is_whole]
+    return min(value for value in whole if value > half) if half > 0 else -math.inf
 
 
 def interval(point: Point, objective: Objective) -> tuple[float, ...]:
@@ -152,9 +165,14 @@ def _staircase(whole: Sequence[Point], across: Axis, up: Axis, x: Objective, y: 
 class Axis:
     """Numbers to places between two ends; logarithmic where they span about a decade."""
 
-    def __init__(self, values: Sequence[float], begin: float, end: float, objective: Objective) -> None:
+    def __init__(
+        self, values: Sequence[float], begin: float, end: float, objective: Objective, least: float = -math.inf
+    ) -> None:
+        """An axis for these values; those of quality that are below `least` lie on its edge."""
+        if objective is QUALITY:
+            values = [max(value, least) for value in values]
         low, high = min(values), max(values)
-        self.is_log = low > 0 and high / low > _DECADE
+        self.is_log = objective is not QUALITY and low > 0 and high / low > _DECADE
         self._begin, self._end, self._objective = begin, end, objective
         low, high = self._scaled(low), self._scaled(high)
         margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
@@ -164,7 +182,7 @@ class Axis:
         return math.log10(value) if self.is_log else value
 
     def place(self, value: float) -> float:
-        share = (self._scaled(value) - self._low) / (self._high - self._low)
+        share = max((self._scaled(value) - self._low) / (self._high - self._low), 0.0)
         return round(self._begin + (self._end - self._begin) * share, 3)
 
     def ticks(self) -> list[Tick]:

@@ -95,6 +95,18 @@ def test_errors_notes_and_environment_are_shown(page):
     assert "1 of 3</b><span>latencies promised" in page
 
 
+def test_models_that_are_good_for_nothing_do_not_press_the_others_together():
+    spoilt = replace(FRONTIER, tried=[*FRONTIER.tried[:3], point(5, 0.1, 1.0, 10)])
+    page = render_frontier(spoilt, "spoilt")
+    (plot,) = re.findall(r'aria-label="quality against latency".*?</svg>', page, re.DOTALL)
+    heights = {int(n): float(y) for n, y in re.findall(r'data-point="(\d)".*?cy="([\d.]+)"', plot, re.DOTALL)}
+    assert heights[5] == 286
+    assert max(heights[n] for n in (0, 1, 2, 3)) - min(heights[n] for n in (0, 1, 2, 3)) > 150
+    assert "size of number 1, within" not in page  # which loses more than that
+    good = replace(FRONTIER, tried=[point(1, 0.895, 4.0, 50)])
+    assert "0.5x</b><span>size of number 1, within 1% of the original&#39;s quality" in render_frontier(good, "good")
+
+
 def test_a_single_point_is_drawn():
     assert 'class="point original"' in render_frontier(replace(FRONTIER, tried=[]), "one")
 
