@@ -80,7 +80,7 @@ class Search:
         batches = self.grid.data.train(self.folder / "search.seconds")
         before = self.grid.seconds_of(width, AUGMENTED)
         calibration = self.grid.data.calibration()
-        for number in range(1, self.settings.most_trials + 1):
+        for number in range(max(len(self.ledger.entries), 1), self.settings.most_trials + 1):
             frontier = fxpress.optimize(
                 module,
                 (calibration[0],),
@@ -148,9 +148,10 @@ def plot(sides: dict[str, list[Model]], path: Path) -> None:
             models = sorted(sides[side], key=lambda model: model[cost])
             axes.scatter([m[cost] * unit for m in models], [100 * m["accuracy"] for m in models], color=colour, s=14)
             front = [m for i, m in enumerate(models) if all(m["accuracy"] > other["accuracy"] for other in models[:i])]
+            dearest = max(m[cost] for found in sides.values() for m in found)
             axes.step(
-                [m[cost] * unit for m in front],
-                [100 * m["accuracy"] for m in front],
+                [*(m[cost] * unit for m in front), dearest * unit],
+                [100 * m["accuracy"] for m in (*front, front[-1])],
                 where="post",
                 color=colour,
                 label={GRID: "the survey's grid", OURS: "fxpress.optimize"}[side],

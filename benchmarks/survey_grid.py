@@ -122,7 +122,7 @@ def kept_grid(settings: Settings) -> Grid:
     return Grid(settings, cache_directory() / f"survey-grid-{settings.epochs}-{settings.seed}")
 
 
-def measure_together(models: dict[str, Path], times: int = 3, seconds: float = 0.7) -> dict[str, dict[str, Any]]:
+def measure_together(models: dict[str, Path], times: int = 3, seconds: float = 0.3) -> dict[str, dict[str, Any]]:
     """The footprints of all artifacts, measured in turns, so many times; of each the one of median latency."""
     found: dict[str, list[Footprint]] = {name: [] for name in models}
     for _ in range(times):

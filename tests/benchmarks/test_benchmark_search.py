@@ -96,7 +96,7 @@ def test_interval_is_students() -> None:
 
 def test_candidates_are_of_their_strategies() -> None:
     for case in search_strategies.CASES.values():
-        complete = search_strategies.STRATEGIES[case.strategy].complete(case.candidate)
+        complete = case.strategy.complete(case.candidate)
         assert case.candidate.items() <= complete.items()
     chosen = search_frontier.strategy(search_frontier.Settings())
     assert all(chosen.complete(candidate) for candidate in chosen.first)
@@ -115,7 +115,9 @@ def test_grid_search_and_strategy_in_tiny(tmp_path: Path) -> None:
     frontier, spent = search.run(budget=1e6)
     assert 0 < spent < 1e6
     assert 1 <= len(frontier.tried) <= 2
-    case = search_strategies.Case(0.03, "shrink-and-improve", {"improve.epochs": 1, "quantize.config": "int8"})
+    case = search_strategies.Case(
+        0.03, search_strategies.STRATEGIES["shrink-and-improve"], {"improve.epochs": 1, "quantize.config": "int8"}
+    )
     seed = search_strategies.Seed(1, search_strategies.Settings(epochs=1, count=128), tmp_path / "seed")
     entry = json.loads(json.dumps(seed.run("shrink", case)))
     footprint = {"size": 2.0, "latency": 3.0}
