@@ -86,6 +86,8 @@ def print_frontier(frontier: Frontier) -> None:
         numbers = [objective.text(point.value(objective)) for objective in frontier.objectives]
         table.add_row(str(point.number), *numbers, point.describe())
     console().print(table)
+    if frontier.promises_text():
+        console().print(frontier.promises_text(), style="dim")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -192,6 +192,11 @@ class Frontier:
         ]
         return sum(distance <= within for distance in off), len(off)
 
+    def promises_text(self) -> str:
+        """What `promises` counts, in words; empty where nothing was measured after a training."""
+        kept, count = self.promises()
+        return f"promised latency within 10% of the measured one: {kept} of {count} trained points" if count else ""
+
     def report(
         self, path: str | Path, title: str = "Models by quality and cost", *, peers: Peers | None = None
     ) -> None:
@@ -222,9 +227,8 @@ class Frontier:
             equal = self.equal_to(point)
             if equal is not None:
                 lines.append(f"{point.number:>4} is no better than {equal.number}, which costs less, outside the noise")
-        kept, count = self.promises()
-        if count:
-            lines.append(f"promised latency within 10% of the measured one: {kept} of {count} trained points")
+        if self.promises_text():
+            lines.append(self.promises_text())
         return "\n".join(lines)
 
     def text_of(self, point: Point) -> str:
