@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import uuid
+from pathlib import Path
+
 import pytest
 from executor_tasks import INPUTS, Refused, lines, small_model, trials_of
 from fxpress import optimize
@@ -49,7 +53,8 @@ def test_trials_on_a_cluster(cluster, tmp_path, monkeypatch):
     log, stages = tmp_path / "log", []
     trials = trials_of(tmp_path / "store", log)
     crew = executor_of("ray", None)
-    monkeypatch.setattr(trials.store, "token", lambda: "elsewhere")  # nodes are to think that they do not see it
+    token = uuid.uuid4().hex
+    monkeypatch.setattr(trials.store, "token", lambda: token)  # nodes are to think that they do not see it
     with crew.at_work(trials, stages.append):
         assert crew.workers == 1
         crew.submit(Trial(0))
@@ -64,11 +69,12 @@ def test_trials_on_a_cluster(cluster, tmp_path, monkeypatch):
         assert set(what) == {"measures", "measured"}
         assert len(set(measuring)) == 1
 
-        crew.submit(Trial(2, {"act.what": "raise"}))
+        crew.submit(Trial(2, {"act.what": "die"}))
+        assert crew.finished().refused.startswith("its worker died: ")
+        crew.submit(Trial(3, {"act.what": "raise"}))
         with pytest.raises(Refused, match="candidate: it asked for it") as caught:
             crew.finished()
         assert "in act" in str(caught.value.__cause__)
-        crew.submit(Trial(3, {"act.what": "die"}))
-        assert crew.finished().refused.startswith("its worker died: ")
+    assert not (Path(tempfile.gettempdir()) / f"fxpress-{token}").exists()
     assert "trial 1: begins" in stages
     assert not list((tmp_path / "store/programs").iterdir())  # what was made elsewhere but the artifacts stayed there
