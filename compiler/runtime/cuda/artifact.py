@@ -13,6 +13,7 @@ from ..container import Container
 from ..manifest import Manifest
 from ..structure import TensorSpec
 from ..tensor_file import numpy_dtype
+from .driver import Driver
 from .executor import CudaExecutor
 
 _ALIGNMENT = 16  # bytes that divide the addresses of inputs: kernels read as many at once
@@ -29,7 +30,7 @@ class CudaArtifact(Artifact):
     _executor: CudaExecutor
 
     def _new_executor(self, container: Container, manifest: Manifest, num_threads: int) -> CudaExecutor:
-        return CudaExecutor(container, manifest)
+        return CudaExecutor(container, manifest, Driver)
 
     @property
     def runs_here(self) -> bool:

@@ -59,7 +59,7 @@ class CudaExecutor:
 
     num_threads = 1
 
-    def __init__(self, container: Container, manifest: Manifest, open_driver: Callable[[], Driver] = Driver) -> None:
+    def __init__(self, container: Container, manifest: Manifest, open_driver: Callable[[], Driver]) -> None:
         self._container, self._manifest = container, manifest
         self._entries = len(manifest.inputs) + len(manifest.output_specs)
         self.plan = CudaPlan.from_json(container.manifest.get("cuda"), _FIXED_ENTRIES + self._entries)
