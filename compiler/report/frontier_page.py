@@ -130,6 +130,9 @@ def _number(frontier: Frontier, point: Point, objective: Objective) -> dict[str,
     if objective is frontier.objectives[0]:
         if quality is not None and quality.low < quality.high:
             note = f"from {quality.low:.4g} to {quality.high:.4g}"
+        equal = frontier.equal_to(point)
+        if equal is not None:
+            note += f"{', ' if note else ''}no better than number {equal.number}, which costs less, outside the noise"
     elif point.number and original:
         note = f"{value / original:.3g}x the original's"
     texts = {"name": objective.name, "text": objective.text(value), "note": note}

@@ -91,6 +91,12 @@ def test_a_point_is_better_only_outside_the_noise():
     assert "   0 is no better than 1, which costs less, outside the noise" in WITHIN_NOISE.text().splitlines()
 
 
+def test_the_report_says_what_is_not_told_apart(tmp_path):
+    WITHIN_NOISE.report(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("no better than number 1, which costs less, outside the noise") == 1
+
+
 def test_comparisons_are_the_same_after_saving(tmp_path):
     WITHIN_NOISE.save(tmp_path)
     again = Frontier.load_from(tmp_path)
