@@ -146,7 +146,7 @@ def test_a_killed_search_takes_its_workers_along_and_goes_on(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("killed_search")
     resumed = module.search("killed", "local", None)
-    assert len(list(tmp_path.glob("evaluated-*"))) == 3  # the original, and the two that were not known
+    assert len(list(tmp_path.glob("evaluated-*"))) == 4  # the original, twice, and the two that were not known
     uninterrupted = module.search("alone", "local", None)
     assert [facts(p) for p in resumed.tried] == [facts(p) for p in uninterrupted.tried]
     assert facts(resumed.original) == facts(uninterrupted.original)
