@@ -121,11 +121,16 @@ def _store_register(s: State, memory: Memory, dtype: np.dtype, index: Index, val
 
 def _columns(s: State, memory: Memory, dtype: np.dtype, index: Index) -> tuple[Any, int, int]:
     """Columns of local memory: as an index, the first byte and the bytes from the first to the last."""
-    low, high = int(index.min()), int(index.max())
+    if index.ndim == 0:
+        low = high = int(index)
+    else:
+        low, high = int(index.min()), int(index.max())
     first, width = low * dtype.itemsize, (high - low + 1) * dtype.itemsize
     if first < 0 or first + width > memory.size:
         rows = np.flatnonzero(s.active())
         memory.check(s, np.full(len(rows), first if first < 0 else first + width - 1), 1, aligned=False)
+    if index.ndim == 0:
+        return slice(low, low + 1), first, width
     lanes = index.reshape(-1)
     straight = len(lanes) == high - low + 1 and bool((np.diff(lanes) == 1).all())
     return (slice(low, high + 1) if straight else lanes), first, width

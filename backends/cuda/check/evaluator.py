@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import numpy as np
 from ....errors import InvalidInput
 from ..architectures import ARCHITECTURES, KIB, Architecture
 from . import expressions, indexing, intrinsics, statements, vectors
+from .allocation import Allocation, allocate, allocations, global_memories
 from .compiler import Compiler
 from .dtypes import split
-from .memory import Memory, Pointer, SharedWindow
-from .races import Tracker
+from .memory import Pointer
 from .report import Report
 from .state import State
 from .threads import TAGS, Array, Batch, Launch
@@ -24,7 +23,6 @@ _RULES = (expressions, vectors, indexing, statements, intrinsics)  # imported so
 STATIC_SHARED = 48 * KIB  # bytes of a block that need not be asked for at launch
 GRID_LIMITS = (2**31 - 1, 65535, 65535)
 BLOCK_LIMITS = (1024, 1024, 64)
-PADDING = 16  # allocations are a multiple of this many bytes, so that every dtype fits
 
 
 def evaluate(
@@ -47,9 +45,9 @@ def evaluate(
     scalars, arrays = _arguments(compiler, function, arguments)
     limits = architecture or _architecture(function)
     launch = _launch(compiler, scalars)
-    sizes = {slot: _bytes(buffer) for slot, buffer in compiler.allocations}
-    shared = _check_limits(compiler, launch, sizes, limits)
-    memories = {slot: _global_memory(compiler, slot, array, name) for slot, (name, array) in arrays.items()}
+    planned = allocations(compiler)
+    shared = _check_limits(name, launch, planned, limits)
+    memories = global_memories(compiler, arrays)
     with np.errstate(all="ignore"):
         for batch in launch.batches():
             state = State(batch, len(compiler.slots), compiler.locate)
@@ -59,9 +57,9 @@ def evaluate(
                 state.variables[slot] = Pointer(memory, np.asarray(0))
             for slot, tag in compiler.threads.items():
                 state.variables[slot] = batch.index[tag]
-            _allocate(compiler, state, batch, sizes)
+            allocate(compiler, state, planned)
             body(state)
-    registers = sum(size for slot, size in sizes.items() if _scope(compiler, slot) == "local")
+    registers = sum(each.size for each in planned if each.scope == "local")
     return Report(name, launch, shared, registers, tuple(compiler.sites))
 
 
@@ -105,17 +103,16 @@ def _launch(c: Compiler, scalars: Mapping[int, Any]) -> Launch:
     return Launch((x, y, z), (block[0], block[1], block[2]))
 
 
-def _check_limits(c: Compiler, launch: Launch, sizes: Mapping[int, int], limits: Architecture) -> int:
+def _check_limits(name: str, launch: Launch, planned: Sequence[Allocation], limits: Architecture) -> int:
     """Raise LimitExceeded where a launch cannot be; the bytes of shared memory of a block."""
-    place = Place(c.name, 0, f"launch of {launch.grid} blocks of {launch.block} threads")
-    by_scope = {scope: [slot for slot, b in c.allocations if b.scope() == scope] for scope in ("shared", "shared.dyn")}
-    static, dynamic = (sum(sizes[slot] for slot in slots) for slots in by_scope.values())
-    most = limits.block_threads
+    place = Place(name, 0, f"launch of {launch.grid} blocks of {launch.block} threads")
+    sizes = {scope: [each.size for each in planned if each.scope == scope] for scope in ("shared", "shared.dyn")}
+    static, dynamic = (sum(found) for found in sizes.values())
     checks = [
-        ("threads of a block", launch.threads, most, "make blocks smaller"),
+        ("threads of a block", launch.threads, limits.block_threads, "make blocks smaller"),
         ("bytes of static shared memory", static, STATIC_SHARED, "use one allocation of scope shared.dyn"),
         ("bytes of shared memory of a block", static + dynamic, limits.block_shared, "use smaller tiles"),
-        ("allocations of scope shared.dyn", len(by_scope["shared.dyn"]), 1, "merge them: all begin at one address"),
+        ("allocations of scope shared.dyn", len(sizes["shared.dyn"]), 1, "merge them: all begin at one address"),
     ]
     for axis in range(3):
         letter = "xyz"[axis]
@@ -125,50 +122,3 @@ def _check_limits(c: Compiler, launch: Launch, sizes: Mapping[int, int], limits:
         if found > limit:
             raise LimitExceeded(f"{what} must be at most {limit} on {limits.name}, not {found}", remedy, place)
     return static + dynamic
-
-
-def _bytes(buffer: Any) -> int:
-    dtype, lanes = split(str(buffer.dtype))
-    return math.prod(int(extent) for extent in buffer.shape) * dtype.itemsize * lanes
-
-
-def _scope(c: Compiler, slot: int) -> str:
-    """The scope of an allocation: "shared", dynamic or not, or "local"."""
-    buffer = next(buffer for each, buffer in c.allocations if each == slot)
-    scope = str(buffer.scope())
-    if scope not in ("local", "shared", "shared.dyn"):
-        c.unknown(f"allocation {buffer.name} of scope {scope}")
-    return scope.partition(".")[0]
-
-
-def _granule(c: Compiler, root: int) -> int:
-    """Bytes of the smallest element of the buffers that point into an allocation or parameter."""
-    return min((size for slot, size in c.items.items() if c.root(slot) == root), default=1)
-
-
-def _global_memory(c: Compiler, slot: int, array: Array, name: str) -> Memory:
-    data = array.reshape(-1).view(np.uint8).reshape(1, -1)
-    granule = _granule(c, slot)
-    loaded, stored = (any(c.root(each) == slot for each in slots) for slots in (c.loaded, c.stored))
-    tracker = None
-    if stored:
-        tracker = Tracker(name, -(-data.shape[1] // granule), private=False, written=True, reads=loaded)
-    return Memory(name, "global", data, data.shape[1], granule, tracker)
-
-
-def _allocate(c: Compiler, s: State, batch: Batch, sizes: Mapping[int, int]) -> None:
-    """Shared memory of each block and registers of each thread of a batch."""
-    c.window = SharedWindow()
-    for slot, buffer in c.allocations:
-        scope, granule = _scope(c, slot), _granule(c, slot)
-        rows = batch.blocks if scope == "shared" else batch.size
-        width = -(-sizes[slot] // PADDING) * PADDING
-        data = np.zeros((rows, width), dtype=np.uint8)
-        name = str(buffer.name) or f"{scope} memory"
-        tracker = None
-        if scope == "shared":
-            tracker = Tracker(name, rows * width // granule, private=True, written=False, reads=True)
-        memory = Memory(name, scope, data, sizes[slot], granule, tracker)
-        if scope == "shared":
-            c.window.place(memory)
-        s.variables[slot] = Pointer(memory, np.asarray(0))

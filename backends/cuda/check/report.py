@@ -37,6 +37,7 @@ class Report:
     registers: int
     sites: tuple[Site, ...]
 
+    @property
     def traffic(self) -> list[Traffic]:
         """The sampled accesses by memory, kind and width; those of registers cost nothing and are left out."""
         groups: dict[tuple[str, str, str, int], list[Site]] = {}
@@ -55,13 +56,13 @@ class Report:
 
     def excess(self, scope: str) -> float:
         """Sectors ("global") or passes over banks ("shared") of all sampled accesses over the least possible."""
-        found = [each for each in self.traffic() if each.scope == scope]
+        found = [each for each in self.traffic if each.scope == scope]
         ideal = sum(each.ideal for each in found)
         return sum(each.transactions for each in found) / ideal if ideal else 1.0
 
     def worst(self, scope: str) -> Traffic | None:
         """The accesses with the greatest excess."""
-        found = [each for each in self.traffic() if each.scope == scope]
+        found = [each for each in self.traffic if each.scope == scope]
         return max(found, key=lambda each: each.excess, default=None)
 
     def text(self) -> str:
@@ -72,7 +73,7 @@ class Report:
             f"{self.registers} bytes of arrays a thread",
             f"{'memory':<20} {'access':<10} {'bytes':>5} {'requests':>8} {'a request':>9} {'least':>6} {'excess':>6}",
         ]
-        for each in self.traffic():
+        for each in self.traffic:
             lines.append(
                 f"{each.memory[:20]:<20} {each.kind:<10} {each.width:>5} {each.requests:>8} "
                 f"{each.transactions / each.requests:>9.1f} {each.ideal / each.requests:>6.1f} {each.excess:>6.2f}"

@@ -104,7 +104,7 @@ def test_loads_that_the_code_generator_splits_need_no_alignment():
     x, y = np.arange(1024).astype(np.float16), np.zeros(128, np.float16)
     report = evaluate(kernel, x, y)
     np.testing.assert_array_equal(y, (np.arange(32)[:, None] * 5 + np.arange(4)).reshape(-1))
-    assert {each.memory: each.width for each in report.traffic()} == {"x_ptr": 2, "y_ptr": 8}
+    assert {each.memory: each.width for each in report.traffic} == {"x_ptr": 2, "y_ptr": 8}
 
 
 def test_pointer_that_is_moved_out_of_alignment_is_found():

@@ -36,7 +36,7 @@ def gather(step, lanes, offset=0, dtype="float32"):
 )
 def test_sectors_of_global_memory(step, lanes, offset, sectors, ideal):
     report = evaluate(gather(step, lanes, offset), np.zeros(8192, np.float32), np.zeros(1024, np.float32))
-    found = {each.memory: each for each in report.traffic()}["x_ptr"]
+    found = {each.memory: each for each in report.traffic}["x_ptr"]
     assert (found.requests, found.transactions, found.ideal) == (1, sectors, ideal)
     assert found.excess == sectors / ideal
 
@@ -76,7 +76,7 @@ def shared_gather(step, lanes, dtype="float32"):
 )
 def test_passes_over_the_banks(step, lanes, dtype, passes, ideal):
     report = evaluate(shared_gather(step, lanes, dtype), np.zeros(1024, dtype))
-    found = next(each for each in report.traffic() if each.scope == "shared" and each.kind == "load")
+    found = next(each for each in report.traffic if each.scope == "shared" and each.kind == "load")
     assert (found.requests, found.transactions, found.ideal) == (1, passes, ideal)
 
 
@@ -101,7 +101,7 @@ def test_rows_of_ldmatrix_conflict_unless_padded():
     passes = {}
     for stride in (64, 72):
         report = evaluate(kernel_of(stride), np.zeros(32, np.uint32))
-        passes[stride] = next(each.transactions for each in report.traffic() if each.kind == "ldmatrix")
+        passes[stride] = next(each.transactions for each in report.traffic if each.kind == "ldmatrix")
     assert passes == {64: 32, 72: 4}
 
 
