@@ -110,9 +110,9 @@ class Phase:
     suit: Callable[[Phase, Task], Phase | str] = _suits_all
 
     def __post_init__(self) -> None:
-        for what, names in (("off", set(self.off)), ("when", {*self.when, *(name for name, _ in self.when.values())})):
-            if unknown := names - set(self.space):
-                raise InvalidInput(f"{what} of phase {self.name} must name options of its space, not {sorted(unknown)}")
+        unknown = set(self.off) - set(self.space)
+        if unknown:
+            raise InvalidInput(f"off of phase {self.name} must name options of its space, not {sorted(unknown)}")
 
     def options(self, candidate: Candidate) -> dict[str, Any]:
         """Its part of what a strategy is told."""
@@ -127,7 +127,7 @@ class Phase:
     def asks(self, name: str, options: Options) -> bool:
         """Whether an option counts, given those that it depends on."""
         other, values = self.when.get(name, ("", ()))
-        return not other or (options.get(other) in values and self.asks(other, options))
+        return other not in self.space or (options.get(other) in values and self.asks(other, options))
 
     def default(self, name: str) -> Any:
         """What an option is where a candidate says nothing."""

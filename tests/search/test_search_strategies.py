@@ -111,6 +111,8 @@ def test_options_for_other_values_are_not_told():
     assert "temperature" not in told(IMPROVE, epochs=1, distill=False, temperature=2.0)
     assert told(IMPROVE, epochs=1, augment="mixup")["mixup"] == 0.2
     assert set(told(QUANTIZE, config="int8")) == {"config", "widths"}
+    without = replace(SPARSIFY, space={"ratio": Range(0.5, 0.9)}, off={})
+    assert told(without, ratio=0.6) == {"ratio": 0.6}
 
 
 def test_phases_that_have_nothing_to_do_are_left_out(task):
