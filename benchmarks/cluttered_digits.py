@@ -7,6 +7,7 @@ the digits that its clutter is cut from.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ from torch.nn.functional import affine_grid, grid_sample
 SIZE = 32
 PARTS = {"train": slice(0, 3000), "validation": slice(3000, 4000), "test": slice(4000, 5000)}
 """Digits that are learned from, that a search chooses by, and that only the final judgement sees."""
+
+
+_digits = functools.cache(digits)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def images(
 ) -> tuple[Tensor, Tensor]:
     """The digits of one of PARTS, each in so many variants: [n * variants, 1, 32, 32], mean about 0, and labels."""
     chosen = Difficulty() if difficulty is None else difficulty
-    pictures, labels = (x[PARTS[part]] for x in digits())
+    pictures, labels = (x[PARTS[part]] for x in _digits())
     random = torch.Generator().manual_seed(1000 * seed + list(PARTS).index(part))
     pictures, labels = pictures.repeat(variants, 1, 1, 1), labels.repeat(variants)
     placed = torch.maximum(_placed(pictures, chosen, random), _clutter(pictures, chosen, random))
