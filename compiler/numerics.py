@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,14 @@ def compare_outputs(
 def run_float64(program: Program, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Run a float32 Program in float64: constants, inputs and float32 casts inside become float64.
 
-    Ops of other libraries may know float32 only: they get that, and what they return counts as exact.
+    So do 16-bit floats of the dtypes that inputs have: such a Program computes in them. Where inputs are float32,
+    rounding to 16 bits is what the Program says. Ops of other libraries may know float32 only: they get that, and what
+    they return counts as exact.
     """
-    wide = [x.double() if x.dtype == torch.float32 else x for x in inputs]
+    widened = {torch.float32} | {x.dtype for x in inputs if x.dtype in (torch.float16, torch.bfloat16)}
+    wide = [x.double() if x.dtype in widened else x for x in inputs]
     with torch.no_grad():
-        return tuple(Float64(program.graph_module).run(*wide))
+        return tuple(Float64(program.graph_module, widened).run(*wide))
 
 
 def has_rounding(program: Program) -> bool:
@@ -156,18 +159,31 @@ class _Disturbed(Interpreter):
 
 
 class Float64(Interpreter):
-    """Runs a float32 Program in float64, as `run_float64` says."""
+    """Runs a Program in float64 where it computes in the `widened` dtypes, as `run_float64` says."""
+
+    def __init__(self, module: torch.fx.GraphModule, widened: Container[torch.dtype] = (torch.float32,)) -> None:
+        super().__init__(module)
+        self._widened = widened
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        value = super().get_attr(target, args, kwargs)
-        return value.double() if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
+        return self._wide(super().get_attr(target, args, kwargs))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        args, kwargs = tree_map(_widen_dtype, (args, kwargs))
+        args, kwargs = tree_map(self._wide_dtype, (args, kwargs))
         if isinstance(target, torch._ops.OpOverload) and target.namespace not in NAMESPACES:
             args, kwargs = tree_map(lambda x: _cast(x, torch.float64, torch.float32), (args, kwargs))
         result = super().call_function(target, args, kwargs)
-        return tree_map(lambda x: _cast(x, torch.float32, torch.float64), result)
+        return tree_map(self._wide, result)
+
+    def _wide(self, value: Any) -> Any:
+        return value.double() if isinstance(value, torch.Tensor) and value.dtype in self._widened else value
+
+    def _wide_dtype(self, value: Any) -> Any:
+        if not isinstance(value, torch.dtype):
+            return value
+        if value in self._widened:
+            return torch.float64
+        return torch.complex128 if value == torch.complex64 else value
 
 
 def _is_given(value: Any) -> bool:
@@ -187,9 +203,3 @@ _ROUNDING = {fxpress.dynamic_linear.default: 0}
 
 def _cast(value: Any, source: torch.dtype, result: torch.dtype) -> Any:
     return value.to(result) if isinstance(value, torch.Tensor) and value.dtype == source else value
-
-
-def _widen_dtype(value: Any) -> Any:
-    if not isinstance(value, torch.dtype):
-        return value
-    return {torch.float32: torch.float64, torch.complex64: torch.complex128}.get(value, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...errors import Unsupported
 from ...printer import op_name
@@ -23,6 +24,7 @@ _MOST_ELEMENTS = 1 << 31  # kernels count elements in 32 bits
 class CudaLowering(GraphLowering):
     """The state of one walk, and what lowering rules call."""
 
+    way_out: ClassVar[str] = "compile the model for the CPU"
     target: CudaTarget
 
     def elementwise(

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.fx import Node
@@ -62,6 +62,7 @@ class GraphLowering(ABC):
     Each kind of machine has a subclass, which knows the kernel of a fused chain of elementwise operations.
     """
 
+    way_out: ClassVar[str] = "allow calls of PyTorch at run time with fallback='torch'"
     program: Program
     target: Target
     rules: Mapping[Any, OpRule]
@@ -124,7 +125,7 @@ class GraphLowering(ABC):
         if missing:
             raise Unsupported(
                 f"{len(missing)} node(s) cannot be compiled for {self.target.kind}:\n" + "\n".join(missing) + "\n"
-                "Rewrite these lines with supported ops, or allow calls of PyTorch at run time with fallback='torch'."
+                f"Rewrite these lines with supported ops, or {self.way_out}."
             )
 
     # what rules read

@@ -6,13 +6,15 @@ from typing import Any
 
 from ...tvm.graph_lowering import OpRule
 from ...tvm.lowerings import data_movement, pointwise, view_ops
-from . import normalization, products, reduction
+from . import attention, images, normalization, products, reduction
 
 RULES: dict[Any, OpRule] = {
     **view_ops.RULES,
     **data_movement.RULES,
     **pointwise.RULES,
     **products.RULES,
+    **images.RULES,
+    **attention.RULES,
     **normalization.RULES,
     **reduction.RULES,
 }

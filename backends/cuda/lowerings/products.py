@@ -31,9 +31,10 @@ def linear(node: Node, cx: CudaLowering) -> None:
         weight = weight.to(a["x"].meta["val"].dtype)
     (n, k), m = a["weight"].meta["val"].shape, math.prod(y.shape[:-1])
     dtype = product_dtype(x.dtype, cx.target)
-    source, target = matrix(cx, x), y if _evenly(y) else cx.temporary(y.shape, y.dtype)
+    source, target = matrix(cx, x), y if lies_evenly(y) else cx.temporary(y.shape, y.dtype)
     factor = cx.constant(padded_rows(weight, dtype)) if weight is not None else cx.contiguous(a["weight"])
-    epilogue, rest = epilogue_of(cx, a, target, y.dtype)
+    residual = None if a["residual"] is None else cx.view(a["residual"]).expand(y.shape)
+    epilogue, rest = epilogue_of(cx, a["bias"], residual, a["activation"], y.dtype)
     kernel = Gemm(
         m, n, k, dtype, rows_at(source), rows_at(factor), rows_at(target), epilogue,
         Gemm.blocking_for(m, n, 1, dtype, cx.target.oldest),
@@ -44,18 +45,20 @@ def linear(node: Node, cx: CudaLowering) -> None:
         cx.copy(target, y, "copy: the rows of the product lie in pieces of another value")
 
 
-def epilogue_of(cx: CudaLowering, a: dict[str, Any], y: View, dtype: str) -> tuple[Epilogue, list[View]]:
-    """What a layer with these arguments does with its sums, and the views that it reads for that."""
-    bias = None if a["bias"] is None else cx.contiguous(a["bias"])
-    residual = None if a["residual"] is None else matrix(cx, cx.view(a["residual"]).expand(y.shape))
+def epilogue_of(
+    cx: CudaLowering, bias: Node | None, residual: View | None, activation: str, dtype: str
+) -> tuple[Epilogue, list[View]]:
+    """What a layer does with its sums, the result being `dtype`, and the views that it reads for that."""
+    added = None if residual is None else matrix(cx, residual)
+    offset = None if bias is None else cx.contiguous(bias)
     epilogue = Epilogue(
         dtype,
-        bias=None if bias is None else bias.dtype,
-        residual=None if residual is None else rows_at(residual),
-        residual_dtype="float32" if residual is None else residual.dtype,
-        activation=a["activation"],
+        bias=None if offset is None else offset.dtype,
+        residual=None if added is None else rows_at(added),
+        residual_dtype="float32" if added is None else added.dtype,
+        activation=activation,
     )
-    return epilogue, [view for view in (bias, residual) if view is not None]
+    return epilogue, [view for view in (offset, added) if view is not None]
 
 
 def matmul(node: Node, cx: CudaLowering) -> None:
@@ -101,10 +104,11 @@ def chunk_of(view: View, dtype: str) -> int:
 
 def matrix(cx: CudaLowering, view: View) -> View:
     """The view if its rows are dense and lie evenly, else a copy."""
-    return view if _evenly(view) else cx.contiguous(view, "copy: the rows of a product must lie evenly")
+    return view if lies_evenly(view) else cx.contiguous(view, "copy: the rows of a product must lie evenly")
 
 
-def _evenly(view: View) -> bool:
+def lies_evenly(view: View) -> bool:
+    """Whether one stride walks all rows of a view, and their elements are dense."""
     if view.shape[-1] > 1 and view.strides[-1] != 1:
         return False
     return _row_stride(view.shape[:-1], view.strides[:-1]) is not None

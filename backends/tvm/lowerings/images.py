@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch.fx import Node
 
+from ..graph_lowering import GraphLowering
 from ..lowering import Lowering
 from ..views import View
 
@@ -22,7 +23,7 @@ def channels_last_input(
     return cx.halo_copy(_channels_to_end(view), padding, fill)
 
 
-def channels_last_output(cx: Lowering, node: Node, channels_last: bool, biased: bool = False) -> View:
+def channels_last_output(cx: GraphLowering, node: Node, channels_last: bool, biased: bool = False) -> View:
     """Where a kernel writes the value of `node` with channels last; `restore_order` follows the kernel."""
     if channels_last:
         return cx.output(node, strided=True, biased=biased)
@@ -32,14 +33,14 @@ def channels_last_output(cx: Lowering, node: Node, channels_last: bool, biased: 
     return replace(cx.temporary((n, *spatial, c), dtype), biased=biased)
 
 
-def restore_order(cx: Lowering, node: Node, computed: View, channels_last: bool) -> None:
+def restore_order(cx: GraphLowering, node: Node, computed: View, channels_last: bool) -> None:
     """Register what was written into `channels_last_output` as the value of `node`."""
     if not channels_last:
         rank = len(computed.shape)
         cx.alias(node, computed.permute([0, rank - 1, *range(1, rank - 1)]))
 
 
-def dense_channels(cx: Lowering, view: View, channels_last: bool) -> View:
+def dense_channels(cx: GraphLowering, view: View, channels_last: bool) -> View:
     """A value with channels last that lie next to each other."""
     view = view if channels_last else _channels_to_end(view)
     return view if view.strides[-1] == 1 or view.shape[-1] == 1 else cx.contiguous(view)
