@@ -52,7 +52,7 @@ FUNCTIONS: dict[str, Function] = {
     "erf": special.erf,
     "erfc": special.erfc,
     "sigmoid": special.expit,
-    "lgamma": special.gammaln,
+    "lgamma": lambda x: np.where(np.isinf(x), np.inf, special.gammaln(x)),
     "pow": np.power,
     "fabs": np.abs,
     "floor": np.floor,
@@ -105,6 +105,12 @@ intrinsic(*FUNCTIONS)(_mathematics)
 def _test(c: Compiler, node: Any) -> Expression:
     function, value = TESTS[name_of(node)], c.expression(node.args[0])
     return lambda s: function(value(s))
+
+
+@intrinsic("nextafter")
+def _next_after(c: Compiler, node: Any) -> Expression:
+    a, b = (c.expression(each) for each in node.args)
+    return lambda s: np.nextafter(a(s), b(s))
 
 
 @intrinsic("likely", "tvm_thread_invariant")
@@ -180,7 +186,11 @@ def _dp4a(a: Array, b: Array, c: Array) -> Array:
     return found
 
 
-EXTERNALS: dict[str, Function] = {"__dp4a": _dp4a, "dp4a": _dp4a}
+EXTERNALS: dict[str, Function] = {
+    "__dp4a": _dp4a,
+    "nextafterf": np.nextafter,
+    "nextafter": np.nextafter,
+}
 
 
 def _external(c: Compiler, name: str, nodes: Any, node: Any) -> Expression:

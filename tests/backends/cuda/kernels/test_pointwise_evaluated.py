@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fxpress.backends.cuda.kernels.pointwise import Pointwise
 from fxpress.backends.tvm.kernels.pointwise_program import Instruction, Stream
 from hypothesis import HealthCheck, given, settings
@@ -59,3 +61,33 @@ def test_transposed_view(run_kernel: Callable[..., Any]) -> None:
     out = np.full((20, 33), np.nan, np.float32)
     run_kernel(kernel, x.copy(), y.copy(), out)
     np.testing.assert_array_equal(out, (x - y).T)
+
+
+FLOATS = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, 1.5, -7.0, 3.0, 100.0, 1e-3]
+UNARY = (
+    "neg abs sign square reciprocal sqrt rsqrt exp expm1 log log1p sin cos erf exp2 log2 log10 tan asin acos atan sinh "
+    "cosh asinh acosh atanh erfc lgamma relu floor ceil trunc round frac isnan isinf isfinite signbit logical_not"
+)
+BINARY = (
+    "add sub mul div remainder fmod minimum maximum fmin fmax atan2 hypot nextafter pow logaddexp copysign eq ne lt le "
+    "gt ge logical_and logical_or logical_xor"
+)
+
+
+@pytest.mark.parametrize("names", [UNARY, BINARY], ids=["unary", "binary"])
+def test_operations_on_special_values(run_kernel: Callable[..., Any], names: str) -> None:
+    pairs = torch.meshgrid(*[torch.tensor(FLOATS)] * 2, indexing="ij")
+    inputs = [each.reshape(-1).contiguous() for each in pairs][: 2 if names is BINARY else 1]
+    wanted = {name: getattr(torch, name)(*inputs) for name in names.split()}
+    outputs = [torch.zeros_like(value) for value in wanted.values()]
+    program = [Instruction("input", (), "float32", (i,)) for i in range(len(inputs))]
+    streams = [Stream(str(value.dtype).removeprefix("torch."), (1,)) for value in outputs]
+    arguments = tuple(range(len(inputs)))
+    program += [Instruction(name, arguments, each.dtype) for name, each in zip(wanted, streams, strict=True)]
+    results = tuple(range(len(inputs), len(program)))
+    kernel = Pointwise((225,), (Stream("float32", (1,)),) * len(inputs), tuple(streams), tuple(program), results)
+    run_kernel(kernel, *(each.numpy() for each in [*inputs, *outputs]))
+    for (name, value), output in zip(wanted.items(), outputs, strict=True):
+        torch.testing.assert_close(
+            output, value, rtol=3e-6, atol=3e-7, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}"
+        )
