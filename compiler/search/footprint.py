@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from ..errors import InternalError
 from ..machine import this_machine
 from ..runtime import load
 
-ROUNDS = 5
+ROUNDS = 10
 """The artifacts take turns so often, so that all see the same machine."""
+QUIET_ROUNDS = 5
+"""So many rounds count, those with the least medians: in the others something else ran on the machine."""
 _THREADS_OF_OTHERS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -24,10 +27,11 @@ _THREADS_OF_OTHERS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_
 class Footprint:
     """What one artifact costs.
 
-    `size` is the file's bytes, `latency` and `p99` seconds a call at the median and the 99th percentile, `spread` the
-    distance of the 10th and 90th, relative to the median, `ram` the most bytes resident in a process that does nothing
-    but run it, `macs` multiply-accumulates a call, `throughput` items a second, a batch being the first input's first
-    dim. Where a model of the machine says what calls cost, `energy` is in joules a call and `ram` is not known.
+    `size` is the file's bytes, `latency` and `p99` seconds a call at the median and the 99th percentile of the quieter
+    half of rounds, `spread` the distance of the 10th and 90th, relative to the median, `ram` the most bytes resident in
+    a process that does nothing but run it, `macs` multiply-accumulates a call, `throughput` items a second, a batch
+    being the first input's first dim. Where a model of the machine says what calls cost, `energy` is in joules a call
+    and `ram` is not known.
     """
 
     size: int
@@ -43,7 +47,7 @@ class Footprint:
         return dict(vars(self))
 
 
-def measure_footprints(paths: Sequence[Path], *, seconds: float = 0.5, threads: int | None = None) -> list[Footprint]:
+def measure_footprints(paths: Sequence[Path], *, seconds: float = 1.0, threads: int | None = None) -> list[Footprint]:
     """Measure artifacts in turns, each in its own process, for `seconds` each in all. No other worker computes then."""
     with this_machine().alone():
         return _measured([_Worker(path, threads) for path in paths], seconds)
@@ -53,7 +57,7 @@ def measure_footprints(paths: Sequence[Path], *, seconds: float = 0.5, threads: 
 class Meter:
     """Measures one artifact for so many `seconds`, run by so many `threads`."""
 
-    seconds: float = 0.5
+    seconds: float = 1.0
     threads: int | None = None
 
     def __call__(self, path: Path) -> Footprint:
@@ -71,14 +75,18 @@ def modelled_footprint(path: Path) -> Footprint | None:
 
 def _measured(workers: Sequence[_Worker], seconds: float) -> list[Footprint]:
     try:
-        times: list[list[float]] = [[] for _ in workers]
-        for _ in range(ROUNDS):
-            for worker, found in zip(workers, times, strict=True):
-                found += worker.time(seconds / ROUNDS)
+        rounds = [[worker.time(seconds / ROUNDS) for worker in workers] for _ in range(ROUNDS)]
+        times = [quiet_times(found) for found in zip(*rounds, strict=True)]
         return [_footprint(worker.path, found, worker.memory()) for found, worker in zip(times, workers, strict=True)]
     finally:
         for worker in workers:
             worker.close()
+
+
+def quiet_times(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """The times of the QUIET_ROUNDS rounds with the least medians, together."""
+    quiet = sorted(rounds, key=statistics.median)[:QUIET_ROUNDS]
+    return [time for times in quiet for time in times]
 
 
 def _footprint(path: Path, times: list[float], ram: int | None) -> Footprint:

@@ -26,7 +26,7 @@ from .objectives import Cost, Objective
 from .phases import Candidate, Strategy, Task
 from .quality import Quality
 from .recipes import recipe_of
-from .store import StorageFailed, Store, explained, run_phases
+from .store import Step, StorageFailed, Store, chain_key, explained, run_phases
 
 ITEMS_FOR_ERRORS = 4
 """So many items of the calibration data tell how far layers are off."""
@@ -77,7 +77,8 @@ class Trials:
     def _original(self, task: Task) -> Point:
         """The model as it is, compiled; for a target that computes integers only, quantised as suits that."""
         program = as_target_needs(task)
-        point = self._judged(Point(0, {}, []), program, f"{self._digest[:24]}-original", task)
+        steps: list[Step] = [] if program is task.original else [("quantize", {})]
+        point = self._judged(Point(0, {}, []), program, chain_key(self._digest, steps), task)
         return replace(point, promised=point.footprint)
 
     def _candidate(self, trial: Trial, task: Task) -> Point:
