@@ -30,12 +30,14 @@ def evaluate(
     *arguments: np.ndarray | int,
     architecture: Architecture | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> Report:
     """Run a kernel: `function` is a lowered PrimFunc of a device module, as CUDA code would be generated from it.
 
     Arguments are in the order of its parameters: an array for each pointer, written in place, and an integer for each
     scalar. `functions` defines external functions of C, by name, on arrays with one entry for each thread.
-    `architecture` sets the limits; by default it is that of the function's target.
+    `architecture` sets the limits; by default it is that of the function's target. `blocks` are the numbers of the
+    blocks to run, x fastest, of kernels that are too large to run whole.
 
     Raises a Violation for the first rule that the kernel breaks, InvalidInput for arguments that do not fit.
     """
@@ -45,11 +47,13 @@ def evaluate(
     scalars, arrays = _arguments(compiler, function, arguments)
     limits = architecture or _architecture(function)
     launch = _launch(compiler, scalars)
+    if blocks is not None and not all(0 <= number < launch.blocks for number in blocks):
+        raise InvalidInput(f"blocks must be numbers from 0 to {launch.blocks - 1}, not {list(blocks)}")
     planned = allocations(compiler)
     shared = _check_limits(name, launch, planned, limits)
     memories = global_memories(compiler, arrays)
     with np.errstate(all="ignore"):
-        for batch in launch.batches():
+        for batch in launch.batches(blocks):
             state = State(batch, len(compiler.slots), compiler.locate)
             for slot, value in scalars.items():
                 state.variables[slot] = value

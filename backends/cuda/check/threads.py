@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +38,19 @@ class Launch:
         """Threads of a block."""
         return self.block[0] * self.block[1] * self.block[2]
 
-    def batches(self) -> list[Batch]:
-        """All blocks, in order, in batches of about `MAX_BATCH` threads."""
+    def batches(self, blocks: Iterable[int] | None = None) -> Iterator[Batch]:
+        """These blocks by number, x fastest, or all, in batches of adjacent ones with about `MAX_BATCH` threads."""
         size = max(1, MAX_BATCH // self.threads)
-        return [Batch(self, first, min(size, self.blocks - first)) for first in range(0, self.blocks, size)]
+        first = end = 0
+        for number in range(self.blocks) if blocks is None else sorted(set(blocks)):
+            if number == end and end - first < size:
+                end += 1
+                continue
+            if end > first:
+                yield Batch(self, first, end - first)
+            first, end = number, number + 1
+        if end > first:
+            yield Batch(self, first, end - first)
 
 
 class Batch:

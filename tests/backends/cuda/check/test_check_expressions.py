@@ -5,7 +5,7 @@ import functools
 import ml_dtypes
 import numpy as np
 import pytest
-from fxpress.backends.cuda.check import InvalidOperand, UnknownConstruct, evaluate
+from fxpress.backends.cuda.check import InvalidOperand, OutOfBounds, UnknownConstruct, evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm.script import tirx as T
@@ -195,6 +195,40 @@ def test_words_are_taken_apart_into_bytes():
     x, y = integers(np.int32), np.zeros(4 * N, np.int8)
     evaluate(kernel, x, y)
     np.testing.assert_array_equal(y, x.view(np.int8))
+
+
+def test_lanes_are_picked_from_vectors():
+    @T.prim_func(s_tir=True)
+    def kernel(x_ptr: T.handle("float32", "global"), y_ptr: T.handle("float32", "global")):
+        x = T.decl_buffer((4 * N,), data=x_ptr)
+        y = T.decl_buffer((2 * N,), data=y_ptr)
+        i = T.launch_thread("threadIdx.x", N)
+        y[T.Ramp(i * 2, 1, 2)] = T.Shuffle([x[T.Ramp(i * 4, 1, 4)]], [3, 1])
+
+    x, y = np.arange(4 * N, dtype=np.float32), np.zeros(2 * N, np.float32)
+    evaluate(kernel, x, y)
+    np.testing.assert_array_equal(y.reshape(N, 2), x.reshape(N, 4)[:, [3, 1]])
+
+
+def test_leading_zeros():
+    x, y = np.array([0, 1, 2, 255, 2**31 - 1, -1] * 6, np.int32)[:N], np.zeros(N, np.int32)
+    evaluate(unary(T.clz, "int32", "int32"), x, y)
+    assert y[:6].tolist() == [32, 31, 30, 24, 1, 0]
+
+
+def test_loads_through_the_read_only_path():
+    @T.prim_func(s_tir=True)
+    def kernel(x_ptr: T.handle("float32", "global"), y_ptr: T.handle("float32", "global"), shift: T.int32):
+        x = T.decl_buffer((N,), data=x_ptr)
+        y = T.decl_buffer((N,), data=y_ptr)
+        i = T.launch_thread("threadIdx.x", N)
+        y[i] = T.cuda.ldg(T.address_of(x[i + shift]), "float32")
+
+    x, y = np.arange(N, dtype=np.float32), np.zeros(N, np.float32)
+    evaluate(kernel, x, y, 0)
+    np.testing.assert_array_equal(y, x)
+    with pytest.raises(OutOfBounds, match=r"thread \(31, 0, 0\)"):
+        evaluate(kernel, x, y, 1)
 
 
 def test_scalars_and_lets():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fxpress.backends.cuda.check import InvalidOperand, evaluate
+from fxpress.errors import InvalidInput
 from tvm.script import tirx as T
 
 N = 40  # more than a warp, not a multiple of one
@@ -126,3 +127,11 @@ def test_grid_of_many_blocks_and_axes():
     y = np.zeros(6000 * 3 * 12, np.int32)
     evaluate(kernel, y)
     np.testing.assert_array_equal(y, np.arange(len(y)))
+
+    y[:] = -1
+    evaluate(kernel, y, blocks=[6001, 0, 17999, 17998])  # (1, 1), (0, 0), (5999, 2) and (5998, 2)
+    written = np.flatnonzero(y != -1)
+    np.testing.assert_array_equal(written // 12, np.repeat([0, 4, 17996, 17999], 12))
+    np.testing.assert_array_equal(y[written], written)
+    with pytest.raises(InvalidInput, match=r"^blocks must be numbers from 0 to 17999, not \[18000\]$"):
+        evaluate(kernel, y, blocks=[18000])
