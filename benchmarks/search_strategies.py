@@ -2,11 +2,11 @@
 
 Menghani, "Efficient Deep Learning", arXiv:2106.08962, section 4.2. For every seed a ResNet-10 (`resnet10.py`) is
 trained with augmentation on the cluttered digits, from other weights and in another order, and becomes better by one
-fixed candidate of a strategy. Both artifacts are judged by digits that nothing else saw, and measured in turns. The
-candidates were chosen on seed 0, which is not among the seeds here.
+fixed candidate of a strategy. Both artifacts are judged by digits that nothing else saw, and measured in turns.
 
-- "shrink": the net of width 1, which learned 24 epochs, learns 8 more; what is left of it learns from that. It shall be
-  ten times smaller and six times faster than the net that it was, and lose half a point at most.
+- "shrink": the net of width 1 shall be ten times smaller and six times faster, and lose half a point at most.
+- "learn and shrink": with as much training, a part of it of the whole net before it shrinks, as the search on seed 0
+  had it. This was tried first; "shrink" was chosen when it had been seen.
 - "grow": the net of width 0.5 becomes half a point better, as an artifact no larger and no slower than before.
 - "longer": that net only learns as many epochs more, by itself and from itself: what there is to gain without growing.
 """
@@ -55,6 +55,18 @@ class Case:
 
 CASES = {
     "shrink": Case(
+        1.0,
+        STRATEGIES["shrink-and-improve"],
+        {
+            "prune.ratio": 0.5,
+            "improve.epochs": 26,
+            "improve.learning_rate": 3e-3,
+            "improve.distill": True,
+            "improve.temperature": 4.0,
+            "quantize.config": "int8",
+        },
+    ),
+    "learn and shrink": Case(
         1.0,
         Strategy("learn, shrink and improve", (LEARN, *STRATEGIES["shrink-and-improve"].phases)),
         {

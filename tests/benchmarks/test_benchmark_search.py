@@ -103,12 +103,13 @@ def test_candidates_are_of_their_strategies() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_grid_search_and_strategy_in_tiny(tmp_path: Path) -> None:
     """Everything from training to the comparison, and again from what was kept."""
-    settings = survey_grid.Settings(widths=(0.03, 0.06), epochs=1, count=128)
+    settings = survey_grid.Settings(widths=(0.06,), epochs=1, count=128)
     grid = survey_grid.Grid(settings, tmp_path / "grid")
     models = grid.run(progress=lambda line: None)
-    assert len(models) == 2 * (2 + 2 + 1)
+    assert len(models) == 2 * 2  # a single width has no teacher
     assert survey_grid.Grid(settings, tmp_path / "grid").run(progress=lambda line: None) == models
     tiny = search_frontier.Settings(learn_epochs=1, improve_epochs=1, ratios=(0.5,), most_trials=2)
     search = search_frontier.Search(tiny, grid, tmp_path / "search")
