@@ -6,7 +6,7 @@ from typing import Any
 
 from ...tvm.graph_lowering import OpRule
 from ...tvm.lowerings import data_movement, pointwise, view_ops
-from . import attention, images, normalization, products, reduction
+from . import attention, images, indexing, normalization, products, reduction
 
 RULES: dict[Any, OpRule] = {
     **view_ops.RULES,
@@ -15,6 +15,7 @@ RULES: dict[Any, OpRule] = {
     **products.RULES,
     **images.RULES,
     **attention.RULES,
+    **indexing.RULES,
     **normalization.RULES,
     **reduction.RULES,
 }

@@ -95,6 +95,15 @@ def test_models_compute_what_they_should(device, model, shape, dtype: torch.dtyp
     assert device[-1].launched
 
 
+def test_embedding(device) -> None:
+    torch.manual_seed(0)
+    net, ids = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 4)).eval(), torch.tensor([[1, 2, 3], [10, 0, 5]])
+
+    artifact = fxpress.compile(net, (ids,), target=TARGET)
+
+    np.testing.assert_allclose(artifact(ids).numpy(), net(ids).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_second_call_reuses_the_arena_and_numpy_gets_numpy(device) -> None:
     net, x = nn.Linear(8, 8).eval(), np.ones((3, 8), np.float32)
     artifact = fxpress.compile(net, (torch.from_numpy(x),), target=TARGET)
