@@ -155,7 +155,6 @@ EXITS = {
     "Return": "returned",
     "break_loop": "broken",
     "continue_loop": "continued",
-    "ret": "returned",
     "thread_return": "returned",
 }
 
@@ -173,7 +172,7 @@ def _exit(c: Compiler, node: Any) -> Statement:
 
 
 statement_rule("Break", "Continue", "Return")(_exit)
-intrinsic("break_loop", "continue_loop", "ret", "thread_return")(_exit)
+intrinsic("break_loop", "continue_loop", "thread_return")(_exit)
 
 
 @statement_rule("Evaluate")

@@ -49,7 +49,7 @@ def _predicate(c: Compiler, node: Any, operands: int) -> Expression | None:
     return c.expression(node.args[operands]) if "pred" in flags else None
 
 
-@intrinsic("s_tir.cp_async_raw", "ptx.cp_async_raw")
+@intrinsic("s_tir.cp_async_raw")
 def _cp_async_raw(c: Compiler, node: Any) -> Expression:
     """As TVM's own passes write it: pointers with offsets in elements, then bytes."""
     target, target_offset, source, source_offset, size = node.args[:5]
@@ -133,7 +133,7 @@ def _issue(s: State, target: Memory, to: Array, source: Memory, origin: Array, a
     s.copies.append(Copy(target, rows, s.commits[rows].copy(), to, values))
 
 
-@intrinsic("ptx.cp_async_commit_group", "ptx_commit_group", "ptx.commit_group")
+@intrinsic("ptx.cp_async_commit_group")
 def _commit(c: Compiler, node: Any) -> Expression:
     def run(s: State) -> None:
         s.commits[active_rows(s)] += 1
@@ -141,7 +141,7 @@ def _commit(c: Compiler, node: Any) -> Expression:
     return run
 
 
-@intrinsic("ptx.cp_async_wait_group", "ptx_wait_group", "ptx.wait_group")
+@intrinsic("ptx.cp_async_wait_group")
 def _wait(c: Compiler, node: Any) -> Expression:
     left = int(node.args[0])
     return lambda s: _land(s, left)

@@ -23,7 +23,7 @@ def _storage_sync(c: Compiler, node: Any) -> Expression:
     return _block_sync
 
 
-@intrinsic("cuda.cta_sync", "cuda.__syncthreads")
+@intrinsic("cuda.cta_sync")
 def _cta_sync(c: Compiler, node: Any) -> Expression:
     return _block_sync
 

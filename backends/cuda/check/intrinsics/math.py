@@ -120,22 +120,6 @@ def _same(c: Compiler, node: Any) -> Expression:
 
 # ---- bits
 
-BITWISE: dict[str, Function] = {
-    "bitwise_and": np.bitwise_and,
-    "bitwise_or": np.bitwise_or,
-    "bitwise_xor": np.bitwise_xor,
-    "bitwise_not": np.invert,
-    "shift_left": np.left_shift,
-    "shift_right": np.right_shift,
-}
-
-
-@intrinsic(*BITWISE)
-def _bitwise(c: Compiler, node: Any) -> Expression:
-    function = BITWISE[name_of(node)]
-    values = [c.expression(each) for each in node.args]
-    return lambda s: function(*(each(s) for each in values))
-
 
 @intrinsic("reinterpret", "cuda.uint_as_float", "cuda.float_as_uint")
 def _reinterpret(c: Compiler, node: Any) -> Expression:
@@ -167,12 +151,6 @@ def _count_bits(c: Compiler, node: Any) -> Expression:
         return found.astype(dtype)
 
     return run
-
-
-@intrinsic("large_uint_imm")
-def _large(c: Compiler, node: Any) -> Expression:
-    value = np.asarray(int(node.args[0]) | int(node.args[1]) << 32, dtype=np.uint64)
-    return lambda s: value
 
 
 # ---- external functions
