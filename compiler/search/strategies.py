@@ -149,6 +149,19 @@ SHRINK_FIRST: tuple[Candidate, ...] = (
 )
 """What is worth trying in any case: nothing, and a little of each."""
 
+UNTRAINED_FIRST: tuple[Candidate, ...] = (
+    {},
+    {"quantize.config": "int8"},
+    {"quantize.config": "int8-accurate"},
+    {"prune.ratio": 0.05, "quantize.config": "int8"},
+    {"prune.ratio": 0.15, "quantize.config": "int8"},
+    {"sparsify.pattern": "elements", "sparsify.ratio": 0.5},
+    {"sparsify.pattern": "elements", "sparsify.ratio": 0.5, "quantize.config": "int8"},
+    {"sparsify.pattern": "2:4", "quantize.config": "int8"},
+    {"prune.ratio": 0.05},
+)
+"""The same for models that nothing trains again."""
+
 IMPROVED: Candidate = {"improve.epochs": 10, "improve.learning_rate": 2e-3, "improve.temperature": 4.0}
 
 STRATEGIES: dict[str, Strategy] = {
@@ -158,6 +171,7 @@ STRATEGIES: dict[str, Strategy] = {
             "shrink-and-improve",
             (SHORTEN, PRUNE, FACTOR, CHEAPEN, SPARSIFY, IMPROVE, QUANTIZE, TUNE),
             tuple({**candidate, **IMPROVED} if candidate else candidate for candidate in SHRINK_FIRST),
+            UNTRAINED_FIRST,
         ),
         Strategy(
             "grow-improve-and-shrink",
@@ -166,6 +180,7 @@ STRATEGIES: dict[str, Strategy] = {
                 {"grow.width": 2.0, "learn.epochs": 20, "learn.learning_rate": 2e-3, **IMPROVED, **candidate}
                 for candidate in SHRINK_FIRST
             ),
+            UNTRAINED_FIRST,
         ),
     )
 }

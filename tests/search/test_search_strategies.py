@@ -127,6 +127,24 @@ def test_phases_that_have_nothing_to_do_are_left_out(task):
     assert CHEAPEN.fit(replace(task, original=relu)) == "the model has none of gelu, sigmoid, silu, tanh"
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_models_that_nothing_trains_are_cut_less_to_begin_with(task, strategy):
+    ratios = {}
+    for name, given in (("trained", task), ("untrained", replace(task, train=None))):
+        fitted, _ = strategy.fit(given)
+        ratios[name] = [fitted.complete(candidate)["prune.ratio"] for candidate in fitted.first]
+    assert 0 < max(ratios["untrained"]) < max(ratios["trained"])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_first_candidates_suit_a_training_of_the_user(task, strategy):
+    fitted, _ = strategy.fit(replace(task, train=lambda module: module))
+    assert {fitted.complete(candidate)["improve.epochs"] for candidate in fitted.first} >= {1}
+    wrong = replace(strategy, first=({"improve.epochs": 10_000},)).fit(task)[0]
+    with pytest.raises(InvalidInput, match=r"^option improve.epochs must be one of Range\(.*, not 10000$"):
+        wrong.complete(wrong.first[0])
+
+
 def test_trainings_offer_what_suits_the_data(task):
     assert set(IMPROVE.fit(task).space) == set(IMPROVE.space)
     values = [(inputs, torch.randn(4, 4)) for inputs, _ in BATCHES]
