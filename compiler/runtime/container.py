@@ -7,6 +7,7 @@ against its author: pin the digest of what you trust with `load(expected_digest=
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -37,6 +38,7 @@ REPORT_JSON = "report.json"
 REPORT_TEXT = "report.txt"
 RUNTIME_LIBRARY = "runtime/libtvm_runtime.so"
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REQUIRED = frozenset({MANIFEST, CONSTANTS, SAMPLES})
 _CODE = frozenset({LIBRARY, FATBIN})  # an artifact has one of these
 _OPTIONAL = frozenset({REPORT_JSON, REPORT_TEXT, RUNTIME_LIBRARY})
@@ -55,7 +57,7 @@ def program_name(index: int) -> str:
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A temporary file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    Raises InvalidInput when the folder cannot be written to.
+    Raises InvalidInput when the folder cannot be written to, or its disk is full.
     """
     target = Path(path)
     try:
@@ -67,9 +69,16 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             os.fchmod(file.fileno(), 0o644)
             yield file
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if is_full(error):
+            raise InvalidInput(f"path must be on a disk with room, not {str(target)!r}: {error}; make some") from error
         raise
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that a disk is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 @dataclass(frozen=True)

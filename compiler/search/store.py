@@ -17,7 +17,7 @@ from ..errors import InvalidInput
 from ..kernel_times import written_down
 from ..program import Program
 from ..report.outcomes import TRAINING
-from ..runtime.container import replaced_file
+from ..runtime.container import is_full, replaced_file
 from .footprint import Footprint
 from .frontier import Point
 from .phases import Options, Strategy, Task
@@ -47,7 +47,9 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Held by one search at a time. Raises InvalidInput while another one, in any process, holds it."""
-        with open(self.folder / "lock", "w") as file:
+        with explained(self.folder / "lock"):
+            file = open(self.folder / "lock", "w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -97,7 +99,7 @@ class Store:
         path = self.folder / "programs" / f"{key}.program"
         if not path.exists():
             times = dict(self._times)
-            with written_down(times):
+            with explained(path, full_only=True), written_down(times):  # phases keep what they measured there too
                 program = make()
             _write_json(path.with_suffix(".json"), times)
             with explained(path):
@@ -141,12 +143,13 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Inside, `path` is written. Raises StorageFailed when it cannot be."""
+def explained(path: Path, *, full_only: bool = False) -> Iterator[None]:
+    """Inside, `path` is written. Raises StorageFailed when it cannot be; with `full_only`, when the disk is full."""
     try:
         yield
     except (OSError, InvalidInput) as error:
-        if isinstance(error, InvalidInput) and not isinstance(error.__cause__, OSError):
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not (is_full(cause) if full_only else isinstance(cause, OSError)):
             raise
         raise StorageFailed(
             f"{str(path)!r} must be a file that can be written: {error}; what the search found so far is kept: make "

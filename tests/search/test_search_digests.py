@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import operator
 from dataclasses import replace
@@ -12,11 +13,12 @@ import pytest
 import torch
 from fxpress.errors import InvalidInput
 from fxpress.learn import Mixup, TrainConfig
+from fxpress.runtime.container import replaced_file
 from fxpress.search.digests import digest_of
 from fxpress.search.phases import Phase, Strategy, Task
 from fxpress.search.quality import Accuracy
 from fxpress.search.ranges import Choice
-from fxpress.search.store import Store
+from fxpress.search.store import StorageFailed, Store
 from fxpress.target import Target
 from torch import nn
 
@@ -137,3 +139,23 @@ def test_strategies_differ_by_what_phases_do():
     assert strategy.digest() == Strategy("s", (phase,), ({},)).digest()
     assert strategy.digest() != Strategy("s", (replace(phase, run=triple),)).digest()
     assert strategy.digest() != Strategy("s", (replace(phase, space={"kind": Choice(("a", "b"))}),)).digest()
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), StorageFailed),
+        (FileNotFoundError(errno.ENOENT, "No such image"), FileNotFoundError),
+        (InvalidInput("model must be of another kind"), InvalidInput),
+    ],
+    ids=["full disk", "the user's own", "the candidate's"],
+)
+def test_only_a_full_disk_is_the_fault_of_the_storage(tmp_path, error, raised):
+    def make():
+        with replaced_file(tmp_path / "measured"):
+            raise error
+
+    with pytest.raises(raised) as caught:
+        Store(tmp_path).program("key", make)
+    assert type(caught.value) is raised
+    assert not list((tmp_path / "programs").iterdir())
