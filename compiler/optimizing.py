@@ -17,6 +17,7 @@ from .api import as_program
 from .errors import InvalidInput
 from .program import Program
 from .progress import Progress, TerminalProgress
+from .runtime.threads import thread_count
 from .target import Target
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .search.quality import Evaluate
     from .search.store import Store
 
+MOST_SEED = 2**31 - 1
 _log = logging.getLogger("fxpress.optimize")
 
 
@@ -77,29 +79,29 @@ def optimize(
     from .search.executors.executor import executor_of
     from .search.footprint import Meter
     from .search.frontier import Frontier
-    from .search.objectives import check_known, objectives_of
-    from .search.phases import Task
+    from .search.objectives import check_known, check_limits, objectives_of
+    from .search.phases import Task, items_of
     from .search.quality import Agreement
     from .search.store import Store
     from .search.strategies import strategy_of
     from .search.study import Study
-    from .search.trials import Trials, check_limits
+    from .search.trials import Trials
 
     where = Target.parse(target)
     wanted = objectives_of(objectives)
     check_known(wanted, where)
     chosen = strategy_of(strategy)
-    most = dict(limits or {})
-    check_limits(most, wanted)
+    most = check_limits(limits or {}, wanted)
     crew = executor_of(executor, workers)
-    if not budget_seconds > 0:
-        raise InvalidInput(f"budget_seconds must be positive, not {budget_seconds!r}")
+    thread_count(num_threads)
+    _check(budget_seconds=budget_seconds, max_trials=max_trials, seed=seed, storage=storage, learning=learning)
+    _check_functions(evaluate=evaluate, loss=loss, progress=progress)
     begin = time.monotonic()
-    items = [] if calibration is None else list(calibration)
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(TerminalProgress()) if progress is None else progress
         stage("capture")
         program = as_program(model, inputs, kwargs)
+        items = items_of(calibration, program)
         if evaluate is None:
             if not items:
                 raise InvalidInput("evaluate= must be given, or calibration=, on which the original's outputs count")
@@ -135,6 +137,27 @@ def optimize(
     if missed:
         _log.warning(missed)
     return replace(found, notes=(*notes, missed)) if missed else found
+
+
+def _check(*, budget_seconds: Any, max_trials: Any, seed: Any, storage: Any, learning: Any) -> None:
+    from .learn.config import TrainConfig
+
+    if not isinstance(budget_seconds, int | float) or not budget_seconds > 0:
+        raise InvalidInput(f"budget_seconds must be positive, not {budget_seconds!r}")
+    if max_trials is not None and (type(max_trials) is not int or max_trials < 1):
+        raise InvalidInput(f"max_trials must be an integer of at least 1 or None, not {max_trials!r}")
+    if type(seed) is not int or not 0 <= seed <= MOST_SEED:
+        raise InvalidInput(f"seed must be an integer from 0 to {MOST_SEED}, not {seed!r}")
+    if storage is not None and not isinstance(storage, str | Path):
+        raise InvalidInput(f"storage must be the path of a folder or None, not {storage!r}")
+    if learning is not None and not isinstance(learning, TrainConfig):
+        raise InvalidInput(f"learning must be a fxpress.learn.TrainConfig or None, not {learning!r}")
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise InvalidInput(f"{name} must be a function or None, not {function!r}")
 
 
 def _search(

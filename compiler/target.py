@@ -49,7 +49,7 @@ class Target(ABC):
 
         if isinstance(text, Target):
             return text
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\{(.*)\})?\s*", text)
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\{(.*)\})?\s*", text) if isinstance(text, str) else None
         if match is None:
             raise InvalidInput(f"target must look like 'cpu' or 'cpu{{isa=avx2}}', not {text!r}")
         kind, body = match.group(1), match.group(2) or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from ..errors import InvalidInput
 from ..runtime import Artifact, load
 from ..runtime.container import replaced_file
 from .footprint import Footprint
-from .objectives import OBJECTIVES, QUALITY, Cost, Objective
+from .objectives import OBJECTIVES, QUALITY, Cost, Objective, check_limit, excess_over
 from .peers import Peers, check_peers
 from .points import Point as Point
 from .quality import Quality
@@ -80,10 +81,18 @@ class Frontier:
 
         `max_quality_drop` is in units of quality below the original, `max_latency` in seconds, the others in bytes.
         With `certain` the whole interval of the drop must be within the limit, not only the drop that was measured. Of
-        points that are not told apart from the one of best quality, the cheapest is the best. Raises InvalidInput when
-        no point is within the limits, naming the nearest.
+        points that are not told apart from the one of best quality, the cheapest is the best. Raises InvalidInput for
+        limits that are no numbers or of what is not known here, and when no point is within them, naming the nearest.
         """
-        limits = {"latency": max_latency, "size": max_size, "ram": max_ram}
+        given = {"latency": max_latency, "size": max_size, "ram": max_ram}
+        limits = {name: limit for name, limit in given.items() if limit is not None}
+        for name, limit in limits.items():
+            check_limit(f"max_{name}", limit)
+            if math.isnan(excess_over({name: limit}, _footprint(self.original))):
+                raise InvalidInput(f"max_{name} must be None where nothing tells the {name} of models, not {limit!r}")
+        drop_is_known = isinstance(max_quality_drop, int | float) and math.isfinite(max_quality_drop)
+        if max_quality_drop is not None and not drop_is_known:
+            raise InvalidInput(f"max_quality_drop must be a number in units of quality, not {max_quality_drop!r}")
         excess = {point.number: self._excess(point, max_quality_drop, limits, certain) for point in self.points}
         fitting = [point for point in self.points if excess[point.number] <= 0]
         if not fitting:
@@ -100,13 +109,10 @@ class Frontier:
     def why_none_within(self, limits: Mapping[str, float]) -> str:
         """That no model is within the limits of costs by objective, and which is nearest; empty when one is."""
         costs = [o for o in self.objectives if isinstance(o, Cost) and o.name in limits]
-
-        def excess(footprint: Footprint) -> float:
-            ratios = [(cost.of(footprint) / limits[cost.name] - 1) * (-1 if cost.maximise else 1) for cost in costs]
-            return max(ratios, default=0.0)
-
         known = [(p, p.footprint or p.promised) for p in (self.original, *self.tried)]
-        near = [(excess(footprint), p.number, p, footprint) for p, footprint in known if footprint is not None]
+        near = [
+            (excess_over(limits, footprint), p.number, p, footprint) for p, footprint in known if footprint is not None
+        ]
         most, _, nearest, footprint = min(near)
         if most <= 0:
             return ""
@@ -141,12 +147,19 @@ class Frontier:
         return load(point.artifact, num_threads=num_threads)
 
     def save(self, folder: str | Path) -> None:
-        """Write the points' artifacts and what is known of them to a folder, which `Frontier.load_from` reads."""
+        """Write the points' artifacts and what is known of them to a folder, which `Frontier.load_from` reads.
+
+        Each file is written whole or not at all, what names the others last: a frontier that was there stays until
+        this one is. Raises InvalidInput when the folder cannot be written to, or has no room.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"folder must be one that can be written, not {str(folder)!r}: {error}") from error
         for point in (self.original, *self.points):
-            if point.artifact is not None and point.artifact.parent != folder:
-                shutil.copyfile(point.artifact, folder / point.artifact.name)
+            if point.artifact is not None and point.artifact.parent.resolve() != folder.resolve():
+                _copy(point.artifact, folder)
         kept = {point.number for point in self.points}
         tried = [p if p.number in kept else replace(p, artifact=None) for p in self.tried]
         data = {
@@ -169,16 +182,20 @@ class Frontier:
             data = json.loads((folder / "frontier.json").read_text())
         except (OSError, ValueError) as error:
             raise InvalidInput(f"folder must hold a saved Frontier, not {str(folder)!r}: {error}") from error
-        if data.get("format") != FORMAT:
-            raise InvalidInput(f"frontier.json must be of format {FORMAT}, not {data.get('format')!r}")
-        return cls(
-            Point.from_json(data["original"], folder),
-            [Point.from_json(point, folder) for point in data["tried"]],
-            tuple(OBJECTIVES[name] for name in data["objectives"]),
-            data["notes"],
-            data["environment"],
-            data.get("peers", {}),
-        )
+        found = data.get("format") if isinstance(data, dict) else data
+        if found != FORMAT:
+            raise InvalidInput(f"frontier.json must be of format {FORMAT}, not {found!r:.100}")
+        try:
+            return cls(
+                Point.from_json(data["original"], folder),
+                [Point.from_json(point, folder) for point in data["tried"]],
+                tuple(OBJECTIVES[name] for name in data["objectives"]),
+                data["notes"],
+                data["environment"],
+                data["peers"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"frontier.json must be as Frontier.save wrote it, not without {error}") from error
 
     def promises(self, within: float = 0.1) -> tuple[int, int]:
         """How many points have a latency as promised before their training, and how many were measured after one.
@@ -241,19 +258,31 @@ class Frontier:
     def _costs(self, point: Point) -> tuple[float, ...]:
         return tuple(o.loss(point.value(o)) for o in self.objectives)
 
-    def _excess(self, point: Point, drop: float | None, limits: Mapping[str, float | None], certain: bool) -> float:
+    def _excess(self, point: Point, drop: float | None, limits: Mapping[str, float], certain: bool) -> float:
         """By how much a point breaks the limits, relative to them; at most 0 within."""
-        assert point.footprint is not None
-        found = [getattr(point.footprint, name) / limit - 1 for name, limit in limits.items() if limit is not None]
-        if drop is not None:
-            value, _, most = _quality(self.original).minus(_quality(point))
-            found.append((most if certain else value) - drop)
-        return max(found, default=0.0)
+        excess = excess_over(limits, _footprint(point))
+        if drop is None:
+            return excess
+        value, _, most = _quality(self.original).minus(_quality(point))
+        return max(excess, (most if certain else value) - drop)
+
+
+def _footprint(point: Point) -> Footprint:
+    assert point.footprint is not None
+    return point.footprint
 
 
 def _quality(point: Point) -> Quality:
     assert point.quality is not None
     return point.quality
+
+
+def _copy(artifact: Path, folder: Path) -> None:
+    """Put an artifact's file into a folder, whole or not at all."""
+    if not artifact.is_file():
+        raise InvalidInput(f"artifact must be a file that exists, not {str(artifact)!r}; was its storage deleted?")
+    with open(artifact, "rb") as made, replaced_file(folder / artifact.name) as file:
+        shutil.copyfileobj(made, file)
 
 
 def volume(corners: Sequence[tuple[float, ...]]) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import InvalidInput
 from ..report.quantities import bytes_text, energy_text, time_text
@@ -58,7 +59,7 @@ MODELLED = ("energy",)
 
 def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
     """The objectives of these names, quality first. Raises InvalidInput for unknown ones, or fewer than two."""
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise InvalidInput(f"objectives must be names in a list, not {names!r}")
     unknown = [name for name in names if name not in OBJECTIVES]
     if unknown:
@@ -78,3 +79,31 @@ def check_known(objectives: Sequence[Objective], target: Target) -> None:
             f"objectives must be among {sorted(set(OBJECTIVES) - set(lacking))} for a {target.kind} target, {why}, "
             f"not {wrong}"
         )
+
+
+def check_limit(what: str, limit: Any) -> None:
+    """Raise InvalidInput for a limit that is no positive number; `what` it is called is told in the error."""
+    if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit > 0:
+        raise InvalidInput(f"{what} must be positive, a number in seconds, bytes or joules, not {limit!r}")
+
+
+def check_limits(limits: Any, objectives: Sequence[Objective]) -> dict[str, float]:
+    """Limits of costs by objective, as plain data. Raises InvalidInput for others, and for wrong numbers."""
+    if not isinstance(limits, Mapping):
+        raise InvalidInput(f'limits must be numbers by objective, like {{"size": 2e6}}, not {limits!r}')
+    names = {objective.name for objective in objectives if isinstance(objective, Cost)}
+    for name, limit in limits.items():
+        if name not in names:
+            raise InvalidInput(f"limits must be on objectives {sorted(names)}, not {name!r}; add it to objectives=")
+        check_limit(f"limit of {name}", limit)
+    return dict(limits)
+
+
+def excess_over(limits: Mapping[str, float], footprint: Footprint) -> float:
+    """By how much a footprint breaks limits of costs by objective, relative to them; at most 0 within.
+
+    Of what should be large the limit is the least.
+    """
+    costs = {name: cost for name in limits if isinstance(cost := OBJECTIVES[name], Cost)}
+    ratios = [(cost.of(footprint) / limits[name] - 1) * cost.loss(1.0) for name, cost in costs.items()]
+    return max(ratios, default=0.0)

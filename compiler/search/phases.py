@@ -157,11 +157,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Phases in order, and `first`, candidates to begin with; what those leave out is off."""
+    """Phases in order, and `first`, candidates to begin with; what those leave out is off.
+
+    `untrained` are those to begin with where nothing is trained: models bear less then.
+    """
 
     name: str
     phases: tuple[Phase, ...]
     first: tuple[Candidate, ...] = ()
+    untrained: tuple[Candidate, ...] = ()
 
     def __post_init__(self) -> None:
         names = [phase.name for phase in self.phases]
@@ -173,14 +177,11 @@ class Strategy:
         fitted = {phase.name: phase.fit(task) for phase in self.phases}
         kept = {name: phase for name, phase in fitted.items() if not isinstance(phase, str)}
         notes = tuple(f"{name}: left out, {why}" for name, why in fitted.items() if isinstance(why, str))
-        options = {f"{name}.{option}" for name, phase in kept.items() for option in phase.space}
-        known = {f"{phase.name}.{option}" for phase in self.phases for option in phase.space}
-        first = []
-        for candidate in self.first:
-            fitting = {key: value for key, value in candidate.items() if key in options or key not in known}
-            if fitting not in first:
-                first.append(fitting)
-        return Strategy(self.name, tuple(kept.values()), tuple(first)), notes
+        fitting = Strategy(self.name, tuple(kept.values()))
+        begin = self.first if "train" in task.gives else self.untrained or self.first
+        first = [_suiting(candidate, self.space, fitting.space) for candidate in begin]
+        unique = tuple(candidate for n, candidate in enumerate(first) if candidate not in first[:n])
+        return replace(fitting, first=unique), notes
 
     def digest(self) -> str:
         """A hash of its phases: what they do, and what may be chosen."""
@@ -214,3 +215,25 @@ class Strategy:
             if not phase.is_off(phase.options(complete)):
                 found |= {f"{phase.name}.{name}": value for name, value in phase.told(complete).items()}
         return self.complete(found)
+
+
+def _suiting(candidate: Candidate, before: Space, after: Space) -> Candidate:
+    """The candidate of a space that became a smaller one: without options that went, values the nearest."""
+    return {
+        key: after[key].nearest(value) if key in after and value in before.get(key, ()) else value
+        for key, value in candidate.items()
+        if key in after or key not in before
+    }
+
+
+def items_of(calibration: Iterable[Any] | None, program: Program) -> list[Any]:
+    """The items of calibration data as they were given, each checked; none for None. Raises InvalidInput."""
+    from ..passes.quantization.calibration import Calibration
+
+    if calibration is None:
+        return []
+    Calibration(calibration, program)  # which refuses what holds no items
+    items = list(calibration)
+    for _ in Calibration(items, program):
+        pass
+    return items

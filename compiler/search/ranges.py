@@ -43,6 +43,10 @@ class Range:
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
+    def nearest(self, value: float) -> float:
+        """The end that lies nearest to what is outside; what is inside as it is."""
+        return min(max(value, self.low), self.high)
+
     def narrowed(self, low: float | None = None, high: float | None = None) -> Range:
         """The part of it from `low` to `high`. Raises InvalidInput for what is outside."""
         for end in (low, high):
@@ -63,6 +67,10 @@ class Choice:
 
     def __contains__(self, value: object) -> bool:
         return value in self.options
+
+    def nearest(self, value: Any) -> Any:
+        """The value, or the first option where it is none."""
+        return value if value in self else self.options[0]
 
     def without(self, *options: Any) -> Choice:
         """The others."""

@@ -52,7 +52,7 @@ class Study:
                 constant_liar=True,
                 n_startup_trials=max(len(first), 8),
             )
-        with explained(path):
+        with _quiet(optuna), explained(path):
             for trial in known:
                 if trial.state == optuna.trial.TrialState.RUNNING:  # of a search that was killed
                     self._study.enqueue_trial(trial.system_attrs.get("fixed_params", {}) | trial.params)

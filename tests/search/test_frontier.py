@@ -127,11 +127,44 @@ def test_limits_that_nothing_is_within_name_the_nearest():
         FRONTIER.best(max_size=10)
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_latency": "1 ms"}, "max_latency must be positive, a number in seconds, .*, not '1 ms'"),
+        ({"max_size": 0}, "max_size must be positive, .*, not 0"),
+        ({"max_quality_drop": "1%"}, "max_quality_drop must be a number in units of quality, not '1%'"),
+        ({"max_ram": 1e6}, "max_ram must be None where nothing tells the ram of models, not 1000000.0"),
+    ],
+)
+def test_limits_that_are_none(limits, message):
+    original = replace(ORIGINAL, footprint=replace(ORIGINAL.footprint, ram=None))
+    with pytest.raises(InvalidInput, match=f"^{message}$"):
+        replace(FRONTIER, original=original).best(**limits)
+
+
 def test_a_saved_frontier_is_the_same(tmp_path):
     FRONTIER.save(tmp_path)
     again = Frontier.load_from(tmp_path)
     assert again.text() == FRONTIER.text()
     assert [p.to_json() for p in again.tried] == [p.to_json() for p in FRONTIER.tried]
+
+
+def test_what_was_saved_stays_when_saving_fails(tmp_path):
+    artifact = tmp_path / "made" / "original.fxp"
+    artifact.parent.mkdir()
+    artifact.write_bytes(b"zip")
+    whole = replace(FRONTIER, original=replace(ORIGINAL, artifact=artifact))
+    whole.save(tmp_path / "kept")
+    assert (tmp_path / "kept" / "original.fxp").read_bytes() == b"zip"
+    before = (tmp_path / "kept" / "frontier.json").read_text()
+    lost = replace(whole, tried=[replace(TRIED[0], artifact=tmp_path / "made" / "lost.fxp")])
+    with pytest.raises(InvalidInput, match=r"^artifact must be a file that exists, not '.*lost.fxp'; was its storage"):
+        lost.save(tmp_path / "kept")
+    assert (tmp_path / "kept" / "frontier.json").read_text() == before
+    Frontier.load_from(tmp_path / "kept").save(tmp_path / "made" / ".." / "kept")  # onto itself
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["frontier.json", "original.fxp"]
+    with pytest.raises(InvalidInput, match=r"^folder must be one that can be written, not '.*original.fxp'"):
+        whole.save(artifact)
 
 
 def test_a_folder_without_one_is_refused(tmp_path):
@@ -146,6 +179,8 @@ def test_a_folder_without_one_is_refused(tmp_path):
         (("latency", "size"), "must be 'quality' and at least one"),
         (("quality", "speed"), r"must be among .* not \['speed'\]"),
         ("quality", "must be names in a list"),
+        (5, "must be names in a list, not 5"),
+        ([["quality"]], "must be names in a list"),
     ],
 )
 def test_objectives_that_are_none(names, message):

@@ -118,38 +118,40 @@ def test_a_phase_that_fails_is_a_refused_point(model, tmp_path):
     assert found.tried[0].refused == "InvalidInput: model must be of another kind"
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"evaluate": lambda f: float("nan")}, "finite number"),
-        (
-            {"evaluate": lambda f: float(torch.rand(()))},
-            r"evaluate must say the same of the same model, not 0\.\d+ and",
-        ),
-        ({"train": []}, "batches must yield at least one batch an epoch, not none"),
-        ({"train": iter([])}, "batches must be readable once an epoch"),
-        ({"evaluate": None, "calibration": None}, "evaluate= must be given, or calibration="),
-        ({"objectives": ("quality", "beauty")}, "objectives must be among"),
-        ({"limits": {"ram": 100}}, "limits must be on objectives"),
-        ({"limits": {"size": -1}}, "limit of size must be positive"),
-        ({"budget_seconds": 0}, "budget_seconds must be positive"),
-        ({"strategy": "grow"}, "strategy must be a Strategy or one of"),
-    ],
-    ids=[
-        "nan",
-        "random",
-        "no batches",
-        "iterator",
-        "no quality",
-        "objective",
-        "limit",
-        "negative limit",
-        "budget",
-        "strategy",
-    ],
-)
+BAD_INPUT = {
+    "nan": ({"evaluate": lambda f: float("nan")}, "evaluate must return a finite number, not nan"),
+    "random": (
+        {"evaluate": lambda f: float(torch.rand(()))},
+        r"evaluate must say the same of the same model, not 0\.\d+ and",
+    ),
+    "no batches": ({"train": []}, "batches must yield at least one batch an epoch, not none"),
+    "iterator": ({"train": iter([])}, "batches must be readable once an epoch"),
+    "no quality": ({"evaluate": None, "calibration": None}, "evaluate= must be given, or calibration="),
+    "objective": ({"objectives": ("quality", "beauty")}, "objectives must be among"),
+    "limit": ({"limits": {"ram": 100}}, "limits must be on objectives"),
+    "negative limit": ({"limits": {"size": -1}}, "limit of size must be positive"),
+    "limit in words": ({"limits": {"size": "2 MB"}}, "limit of size must be positive, a number in .*, not '2 MB'"),
+    "limits": ({"limits": ["size"]}, r"limits must be numbers by objective, .*, not \['size'\]"),
+    "budget": ({"budget_seconds": 0}, "budget_seconds must be positive, not 0"),
+    "budget in words": ({"budget_seconds": "1 h"}, "budget_seconds must be positive, not '1 h'"),
+    "trials": ({"max_trials": 1.5}, "max_trials must be an integer of at least 1 or None, not 1.5"),
+    "seed": ({"seed": -1}, "seed must be an integer from 0 to"),
+    "threads": ({"num_threads": 0}, "num_threads must be a positive integer or None, not 0"),
+    "storage": ({"storage": 5}, "storage must be the path of a folder or None, not 5"),
+    "learning": ({"learning": {"epochs": 2}}, "learning must be a fxpress.learn.TrainConfig or None"),
+    "evaluate": ({"evaluate": "accuracy"}, "evaluate must be a function or None, not 'accuracy'"),
+    "loss": ({"loss": "mse"}, "loss must be a function or None, not 'mse'"),
+    "target": ({"target": 5}, "target must look like 'cpu' or .*, not 5"),
+    "strategy": ({"strategy": "grow"}, "strategy must be a Strategy or one of"),
+    "calibration": ({"calibration": INPUTS[:8]}, "calibration must be an iterable of inputs, not Tensor"),
+    "no calibration": ({"calibration": []}, "calibration must yield at least one item, not none"),
+    "shape": ({"calibration": [INPUTS[:7]]}, r"calibration item 0: input must be float32\[8, 16\], not"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
 def test_bad_input(model, tmp_path, changed, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInput, match=f"^{message}"):
         search(model, tmp_path, **changed)
 
 

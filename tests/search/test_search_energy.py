@@ -51,6 +51,9 @@ def test_a_model_of_the_machine_says_what_points_cost(tmp_path: Path) -> None:
     assert pruned.footprint.energy is not None
     assert pruned.footprint.energy < original.footprint.energy
     assert pruned.footprint.latency < original.footprint.latency
+    assert found.best(max_size=pruned.footprint.size) is pruned
+    with pytest.raises(InvalidInput, match=r"^max_ram must be None where nothing tells the ram of models, not 5$"):
+        found.best(max_ram=5)
     found.save(tmp_path / "saved")
     loaded = Frontier.load_from(tmp_path / "saved")
     assert loaded.original.footprint == original.footprint

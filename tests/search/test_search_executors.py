@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import resource
 import subprocess
@@ -275,7 +276,13 @@ def test_a_journal_that_was_cut_off_loses_only_what_was_not_told(tmp_path):
     journal = tmp_path / "journal.log"
     journal.write_bytes(journal.read_bytes() + b'{"op_code": 5, "wor')
     os.symlink(journal, f"{journal}.lock")
+    said, logger = [], logging.getLogger("optuna")
+    listening = logging.Handler()
+    listening.emit = said.append
+    logger.addHandler(listening)
     again = study_of(tmp_path, [{"act.n": n} for n in range(3)])
+    logger.removeHandler(listening)
+    assert said == []
     assert sorted(candidate["act.n"] for _, candidate in (again.ask(), again.ask())) == [1, 2]
 
 
