@@ -267,6 +267,19 @@ def optimize_command(
     optimize_from_file(config, output)
 
 
+@app.command("replay")
+def replay_command(
+    config: Annotated[Path, typer.Argument(help="The .toml file of the search: model, calibration, train, ...")],
+    found: Annotated[Path, typer.Argument(help="The folder of the frontier, or a recipe of a point as JSON.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the artifact.", show_default=False)],
+    point: Annotated[int | None, typer.Option("--point", "-p", help="The point's number; 0 is the original.")] = None,
+) -> None:
+    """Make a model that a search found once more, from its recipe, and say whether it is the same."""
+    from .optimizing import replay_from_file
+
+    replay_from_file(config, found, point, output)
+
+
 @app.command()
 def run(
     artifact: ArtifactFile,

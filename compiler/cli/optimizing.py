@@ -1,8 +1,9 @@
-"""`fxpress optimize` and `fxpress report`: a search described by a file, and the page of what it found."""
+"""`fxpress optimize`, `report` and `replay`: a search described by a file, the page of what it found, a model again."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,9 +13,13 @@ from rich.table import Table
 
 from ..errors import InvalidInput
 from ..optimizing import optimize
+from ..progress import TerminalProgress
 from ..report.frontier_picture import FORMATS
 from ..search.frontier import Frontier
 from ..search.peers import check_peers
+from ..search.points import Point
+from ..search.recipes import Recipe
+from ..search.replaying import replay
 from .formatting import console
 from .models import load_model
 from .objects import find_object
@@ -52,8 +57,7 @@ def optimize_from_file(file: Path, output: Path | None) -> None:
     """Search as `file` (TOML) says; save the frontier and its page. Raises InvalidInput."""
     options = _read(file)
     folder = Path(output or options.get("output", file.with_suffix("").name + "-frontier"))
-    given: dict[str, Any] = {name: options[name] for name in _PLAIN if name in options}
-    given |= {name: read(options[name]) for name, read in _READERS.items() if name in options}
+    given = {name: options[name] for name in _PLAIN if name in options} | _loaded(options, _READERS)
     peers = check_peers(options.get("peers", {}))
     loaded = load_model(options["model"], options.get("inputs", []))
     frontier = optimize(
@@ -76,6 +80,40 @@ def report_frontier(folder: Path, path: Path) -> None:
         raise InvalidInput(f"output must end in one of {['.html', *FORMATS]}, not be {str(path)!r}")
     print_frontier(frontier)
     console().print(f"wrote {path}", style="dim")
+
+
+def replay_from_file(file: Path, found: Path, number: int | None, output: Path) -> None:
+    """Make a model of a search that `file` describes once more, and write it.
+
+    `found` is the folder of its frontier, of which `number` is the point, or a JSON file with a recipe. Raises
+    InvalidInput, naming the members of the artifact that are not as they were.
+    """
+    options = _read(file)
+    recipe = _recipe(found, number)
+    given = _loaded(options, _REPLAYED)
+    loaded = load_model(options["model"], options.get("inputs", []))
+    with TerminalProgress() as progress:
+        artifact = replay(recipe, loaded.model, loaded.args, loaded.kwargs, progress=progress, **given)
+    artifact.save(output)
+    members = len(artifact.manifest["members"])
+    console().print(f"wrote {output}: all {members} members are equal to those that the search made", style="dim")
+
+
+def _recipe(found: Path, number: int | None) -> Recipe | Point:
+    if found.is_dir():
+        frontier = Frontier.load_from(found)
+        points = {point.number: point for point in (frontier.original, *frontier.tried)}
+        if number not in points:
+            raise InvalidInput(f"--point must be a number of 0 to {max(points)} that was tried, not {number}")
+        return points[number]
+    if number is not None:
+        raise InvalidInput(f"--point must go with the folder of a frontier, not with the recipe {str(found)!r}")
+    try:
+        return json.loads(found.read_text())  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"recipe must be a folder of a frontier or a JSON file, not {str(found)!r}: {error}"
+        ) from error
 
 
 def print_frontier(frontier: Frontier) -> None:
@@ -105,6 +143,10 @@ def _read(file: Path) -> dict[str, Any]:
     if "model" not in options:
         raise InvalidInput(f'{file} must say which model: model = "file.py:name"')
     return options
+
+
+def _loaded(options: Mapping[str, Any], readers: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    return {name: read(options[name]) for name, read in readers.items() if name in options}
 
 
 def _function(option: str) -> Callable[[str], Any]:
@@ -151,3 +193,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "learning": _learning,
 }
 """What the file's texts and tables mean."""
+_REPLAYED = {name: read for name, read in _READERS.items() if name != "evaluate"}
+"""Those on which artifacts rest."""

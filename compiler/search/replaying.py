@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..runtime import Artifact
 from ..target import Target
 from .frontier import Point
-from .phases import Strategy, Task
+from .phases import Strategy, Task, items_of
 from .recipes import FORMAT, Recipe
 from .store import Store, run_phases
 from .trials import as_target_needs
@@ -46,15 +46,18 @@ def replay(
     """
     from .strategies import strategy_of
 
+    if isinstance(recipe, Point) and not recipe.recipe:
+        raise InvalidInput(f"point must have a recipe, but number {recipe.number} was refused: {recipe.refused}")
     recipe = recipe.recipe if isinstance(recipe, Point) else recipe
     if not isinstance(recipe, Mapping) or recipe.get("format") != FORMAT:
         raise InvalidInput(f"recipe must be a Point.recipe of format {FORMAT}, not {recipe!r:.100}")
     stage = progress or (lambda name: None)
     stage("capture")
-    items = [] if calibration is None else list(calibration)
+    program = as_program(model, inputs, kwargs)
+    items = items_of(calibration, program)
     task = Task(
-        as_program(model, inputs, kwargs), Target.parse(recipe["target"]), _not_asked, items, train, loss, learning,
-        seed=recipe["seed"], progress=stage,
+        program, Target.parse(recipe["target"]), _not_asked, items, train, loss, learning, seed=recipe["seed"],
+        progress=stage,
     )  # fmt: skip
     different = sorted(name for name, digest in recipe["given"].items() if task.digests[name] != digest)
     if different:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from fxpress.search.strategies import PRUNE, QUANTIZE, Strategy
 small = Strategy("small", (PRUNE, QUANTIZE), ({}, {"prune.ratio": 0.5}))
 
 def calibration():
-    return [torch.randn(3, 8) for _ in range(2)]
+    return [torch.linspace(-1, 1, 24).reshape(3, 8), torch.linspace(2, -2, 24).reshape(3, 8)]
 
 def quality(f):
     return float(len(f(torch.zeros(2, 8))))
@@ -48,13 +49,27 @@ def test_a_search_writes_a_folder_and_goes_on_there(fxpress_command: Command, mo
     assert frontier.peers == {"other": {"quality": 2.0, "size": 9000.0}}
     assert frontier.environment["executor"] == "local"
     assert frontier.original.quality.value == 2
-    best = next(point for point in frontier.points if point.artifact is not None)
+    best = next(point for point in frontier.points if point.number)
     assert fxpress.runtime.load(best.artifact).outputs
     assert "<svg" in (tmp_path / "found" / "report.html").read_text()
     (tmp_path / "found" / "report.html").unlink()
     result = fxpress_command("report", tmp_path / "found", "-o", tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     assert 'class="point peer"' in (tmp_path / "page.html").read_text()
+    number = best.number
+    found, again = tmp_path / "found", tmp_path / "again.fxp"
+    result = fxpress_command("replay", tmp_path / "search.toml", found, "--point", number, "-o", again)
+    assert result.exit_code == 0, result.output
+    assert "members are equal to those that the search made" in " ".join(result.output.split())
+    assert fxpress.runtime.load(again).manifest["members"] == fxpress.runtime.load(best.artifact).manifest["members"]
+    recipe = {**best.recipe, "members": {**best.recipe["members"], "constants.bin": "other"}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    result = fxpress_command("replay", tmp_path / "search.toml", tmp_path / "recipe.json", "-o", tmp_path / "other.fxp")
+    assert result.exit_code == 1
+    assert "these members of the artifact are other: constants.bin" in " ".join(result.output.split())
+    assert not (tmp_path / "other.fxp").exists()
+    result = fxpress_command("replay", tmp_path / "search.toml", found, "-p", 9, "-o", again)
+    assert "--point must be a number of 0 to 2 that was tried, not 9" in " ".join(result.output.split())
     result = fxpress_command("report", tmp_path / "found", "-o", tmp_path / "page.txt")
     assert result.exit_code == 1
     assert "output must end in one of ['.html'" in " ".join(result.output.split())
