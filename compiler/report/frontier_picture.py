@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailable, InvalidInput
+from ..runtime.container import replaced_file
 from ..search.objectives import QUALITY
 from .frontier_plots import Axis, least_shown
 
@@ -71,4 +72,5 @@ def plot_frontier(frontier: Frontier, path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(QUALITY.name)
     axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    with replaced_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:], dpi=150)
