@@ -105,7 +105,7 @@ def _augmentation(options: Options) -> tuple[Augmentation, ...]:
     if name == NONE:
         return ()
     technique, option = AUGMENTATIONS[name]
-    return (technique(**{option: options[name]}),)
+    return (technique(**{option: options.get(name, USUAL[name])}),)
 
 
 def _distillation(program: Program, teacher: Program, options: Options) -> tuple[Distillation, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..api import compile
-from ..errors import CompilerError, InvalidInput
+from ..errors import CompilerError
 from ..program import Program
 from ..progress import Progress
 from ..quantizing import quantize
@@ -182,13 +182,3 @@ def as_target_needs(task: Task) -> Program:
         return task.original
     data = task.calibration or None
     return quantize(task.original, calibration=data, target=task.target, progress=task.progress)
-
-
-def check_limits(limits: dict[str, float], objectives: tuple[Objective, ...]) -> None:
-    """Raise InvalidInput for limits on what is no objective, or that are not positive."""
-    names = {objective.name for objective in objectives if isinstance(objective, Cost)}
-    for name, limit in limits.items():
-        if name not in names:
-            raise InvalidInput(f"limits must be on objectives {sorted(names)}, not {name!r}; add it to objectives=")
-        if not limit > 0:
-            raise InvalidInput(f"limit of {name} must be positive, not {limit!r}")
