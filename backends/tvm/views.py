@@ -126,6 +126,20 @@ def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def one_stride(shape: Sequence[int], strides: Sequence[int]) -> int | None:
+    """The single stride with which these dims can be walked as one, or None."""
+    stride, count = 0, 1
+    for size, step in zip(reversed(shape), reversed(strides), strict=True):
+        if size == 1:
+            continue
+        if count == 1:
+            stride = step
+        elif step != stride * count:
+            return None
+        count *= size
+    return stride
+
+
 def _reshape_strides(
     old_shape: Sequence[int], old_strides: Sequence[int], shape: Sequence[int]
 ) -> tuple[int, ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.fx import Node
 from ....arguments import arguments
 from ...tvm.graph_lowering import OpRule
 from ...tvm.lowerings.matmul import as_matrices
-from ...tvm.views import View
+from ...tvm.views import View, one_stride
 from ..kernels.epilogue import Epilogue, Matrices, item_size
 from ..kernels.gemm import Gemm
 from ..lowering import CudaLowering, aligned_rows
@@ -111,12 +110,12 @@ def lies_evenly(view: View) -> bool:
     """Whether one stride walks all rows of a view, and their elements are dense."""
     if view.shape[-1] > 1 and view.strides[-1] != 1:
         return False
-    return _row_stride(view.shape[:-1], view.strides[:-1]) is not None
+    return one_stride(view.shape[:-1], view.strides[:-1]) is not None
 
 
 def rows_at(view: View) -> Matrices:
     """Where the rows of one matrix lie: all dimensions but the last are rows, evenly apart."""
-    stride = _row_stride(view.shape[:-1], view.strides[:-1])
+    stride = one_stride(view.shape[:-1], view.strides[:-1])
     assert stride is not None
     return Matrices((), stride, aligned_rows(view, 1))
 
@@ -124,20 +123,6 @@ def rows_at(view: View) -> Matrices:
 def matrices(view: View) -> Matrices:
     """Where the rows of a batch of matrices lie."""
     return Matrices(view.strides[:-2], view.strides[-2], aligned_rows(view, 1))
-
-
-def _row_stride(shape: Sequence[int], strides: Sequence[int]) -> int | None:
-    """The one stride with which these dimensions can be walked as one, or None."""
-    stride, count = 0, 1
-    for size, step in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 1:
-            continue
-        if count == 1:
-            stride = step
-        elif step != stride * count:
-            return None
-        count *= size
-    return stride
 
 
 def check_linear(node: Node, target: CudaTarget) -> str | None:

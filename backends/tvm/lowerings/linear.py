@@ -17,7 +17,7 @@ from ..kernels.linear import Linear
 from ..kernels.linear_shape import LinearShape, Rows
 from ..kernels.sparse_conv import SparseConv
 from ..lowering import Lowering, OpRule
-from ..views import View
+from ..views import View, one_stride
 from .sparse_layers import masked_kernel, sparse_kernel
 from .weights import check_weight, packed_weight, weight_tensor
 
@@ -99,23 +99,9 @@ def rows(view: View, split: int) -> Rows | None:
     """The two row strides when dims before `split` and dims from `split` each lie evenly, else None."""
     if view.shape[-1] != 1 and view.strides[-1] != 1:
         return None
-    outer = _even(view.shape[:split], view.strides[:split])
-    inner = _even(view.shape[split:-1], view.strides[split:-1])
+    outer = one_stride(view.shape[:split], view.strides[:split])
+    inner = one_stride(view.shape[split:-1], view.strides[split:-1])
     return None if outer is None or inner is None else Rows(outer, inner)
-
-
-def _even(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
-    """The single stride with which these dims can be walked as one, or None."""
-    stride, count = 0, 1
-    for size, step in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 1:
-            continue
-        if count == 1:
-            stride = step
-        elif step != stride * count:
-            return None
-        count *= size
-    return stride
 
 
 RULES: dict[Any, OpRule] = {fxpress.linear.default: OpRule(linear, check_weight)}
