@@ -80,12 +80,12 @@ def optimize(
     from .search.footprint import Meter
     from .search.frontier import Frontier
     from .search.objectives import check_known, check_limits, objectives_of
-    from .search.phases import Task, items_of
+    from .search.phases import Task
     from .search.quality import Agreement
     from .search.store import Store
     from .search.strategies import strategy_of
     from .search.study import Study
-    from .search.trials import Trials
+    from .search.trials import Trials, items_of
 
     where = Target.parse(target)
     wanted = objectives_of(objectives)

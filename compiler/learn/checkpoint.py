@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         with replaced_file(path) as file:
             file.write(contents)
-    except OSError as error:
+    except (OSError, InvalidInput) as error:
         raise InvalidInput(
             f"checkpoint must be a file that can be written, not {str(path)!r}: {error}; make room and train again, "
             "the last checkpoint is kept"

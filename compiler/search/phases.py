@@ -224,16 +224,3 @@ def _suiting(candidate: Candidate, before: Space, after: Space) -> Candidate:
         for key, value in candidate.items()
         if key in after or key not in before
     }
-
-
-def items_of(calibration: Iterable[Any] | None, program: Program) -> list[Any]:
-    """The items of calibration data as they were given, each checked; none for None. Raises InvalidInput."""
-    from ..passes.quantization.calibration import Calibration
-
-    if calibration is None:
-        return []
-    Calibration(calibration, program)  # which refuses what holds no items
-    items = list(calibration)
-    for _ in Calibration(items, program):
-        pass
-    return items

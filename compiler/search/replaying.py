@@ -18,10 +18,10 @@ from ..progress import Progress
 from ..runtime import Artifact
 from ..target import Target
 from .frontier import Point
-from .phases import Strategy, Task, items_of
+from .phases import Strategy, Task
 from .recipes import FORMAT, Recipe
 from .store import Store, run_phases
-from .trials import as_target_needs
+from .trials import as_target_needs, items_of
 
 
 def replay(

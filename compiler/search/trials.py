@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -182,3 +183,16 @@ def as_target_needs(task: Task) -> Program:
         return task.original
     data = task.calibration or None
     return quantize(task.original, calibration=data, target=task.target, progress=task.progress)
+
+
+def items_of(calibration: Iterable[Any] | None, program: Program) -> list[Any]:
+    """The items of calibration data as they were given, each checked; none for None. Raises InvalidInput."""
+    from ..passes.quantization.calibration import Calibration
+
+    if calibration is None:
+        return []
+    Calibration(calibration, program)  # which refuses what holds no items
+    items = list(calibration)
+    for _ in Calibration(items, program):
+        pass
+    return items
