@@ -116,16 +116,8 @@ _SMALL: Space = {
     "learning_rate": _part(TrainConfig, "learning_rate", high=1e-3),
 }
 
-LEARN = _training(
-    "learn",
-    {
-        "epochs": Choice((10, 20, 40)),
-        "learning_rate": Choice((1e-3, 2e-3, 4e-3)),
-        "augment": TECHNIQUES["augment"],
-    },
-    teaches=True,
-)
-"""Training of the large model, of which smaller ones learn. Few choices: each is a training that others use again."""
+LEARN = _training("learn", {**_LARGE, **TECHNIQUES}, teaches=True)
+"""Training of the large model, of which smaller ones learn."""
 
 IMPROVE = _training("improve", {**_LARGE, **TAUGHT, **TECHNIQUES})
 """Training of what is left, from the labels and the larger model."""

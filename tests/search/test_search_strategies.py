@@ -17,7 +17,6 @@ from fxpress.search.strategies import (
     FACTOR,
     GROW,
     IMPROVE,
-    LEARN,
     PRUNE,
     QUANTIZE,
     SHORTEN,
@@ -159,13 +158,6 @@ def test_trainings_offer_what_suits_the_data(task):
     of_rows = IMPROVE.fit(replace(task, original=vectors, train=rows))
     assert of_rows.space["augment"] == Choice(("none", "mixup", "noise"))
     assert "cutmix" not in of_rows.space
-
-
-def test_the_teacher_has_few_trainings_to_choose_from(task):
-    fitted = LEARN.fit(task)
-    assert all(isinstance(values, Choice) for values in fitted.space.values())
-    learned = LEARN.run(task.original, told(LEARN, epochs=10, learning_rate=1e-3, augment="noise"), task)
-    assert learned.history[-1].name == "train"
 
 
 def test_a_budget_of_noise_keeps_layers_in_float32(task):
