@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ...tvm.graph_lowering import OpRule
-from ...tvm.lowerings.view_ops import argument
+from ...tvm.lowerings.view_ops import argument, reduced_dims
 from ...tvm.views import View
 from ..kernels.reduce import Reduce
 from ..lowering import CudaLowering
@@ -25,17 +25,14 @@ def reduction(op: str, *, has_dim: bool = True) -> Callable[[Node, CudaLowering]
     def lower(node: Node, cx: CudaLowering) -> None:
         x, out = cx.view(node.args[0]), cx.output(node)
         dims = argument(node, 1, "dim") if has_dim else None
-        rank = len(x.shape)
-        if dims is None or dims == []:
-            dims = list(range(rank))
-        _reduce(cx, op, x, sorted(d % max(rank, 1) for d in ([dims] if isinstance(dims, int) else dims)), out)
+        _reduce(cx, op, x, reduced_dims(dims, len(x.shape)), out)
 
     return lower
 
 
-def _reduce(cx: CudaLowering, op: str, x: View, dims: list[int], out: View) -> None:
+def _reduce(cx: CudaLowering, op: str, x: View, dims: tuple[int, ...], out: View) -> None:
     if not x.shape:
-        x, dims = x.expand((1,)), [0]
+        x, dims = x.expand((1,)), (0,)
     source = rows_along(x, dims)
     if source is None:
         x = cx.contiguous(x, "copy: one stride must walk the dimensions that are reduced")
@@ -45,7 +42,7 @@ def _reduce(cx: CudaLowering, op: str, x: View, dims: list[int], out: View) -> N
         moved = x.permute([*kept, *dims])
         x = cx.temporary(moved.shape, moved.dtype)
         cx.copy(moved, x, "copy: the dimensions that are reduced must lie together")
-        dims = list(range(len(kept), len(x.shape)))
+        dims = tuple(range(len(kept), len(x.shape)))
         source = rows_along(x, dims)
     assert source is not None
     strides = out.strides

@@ -12,7 +12,7 @@ from ....cpu import CpuTarget
 from ..kernels.reduce import reduce_kernel
 from ..lowering import Lowering, OpRule
 from ..views import View
-from .view_ops import argument
+from .view_ops import argument, reduced_dims
 
 aten = torch.ops.aten
 
@@ -22,7 +22,7 @@ def reduction(op: str, *, has_dim: bool = True) -> Callable[[Node, Lowering], No
 
     def lower(node: Node, cx: Lowering) -> None:
         x = cx.view(node.args[0])
-        dims = _dims(argument(node, 1, "dim") if has_dim else None, len(x.shape))
+        dims = reduced_dims(argument(node, 1, "dim") if has_dim else None, len(x.shape))
         _reduce(cx, op, x, dims, cx.output(node))
 
     return lower
@@ -31,7 +31,7 @@ def reduction(op: str, *, has_dim: bool = True) -> Callable[[Node, Lowering], No
 def variance(op: str) -> Callable[[Node, Lowering], None]:
     def lower(node: Node, cx: Lowering) -> None:
         x = cx.view(node.args[0])
-        dims = _dims(argument(node, 1, "dim"), len(x.shape))
+        dims = reduced_dims(argument(node, 1, "dim"), len(x.shape))
         _reduce(cx, op, x, dims, cx.output(node), _correction(node))
 
     return lower
@@ -39,7 +39,7 @@ def variance(op: str) -> Callable[[Node, Lowering], None]:
 
 def variance_and_mean(node: Node, cx: Lowering) -> None:
     x = cx.view(node.args[0])
-    dims = _dims(argument(node, 1, "dim"), len(x.shape))
+    dims = reduced_dims(argument(node, 1, "dim"), len(x.shape))
     _reduce(cx, "var", x, dims, cx.output(node, 0), _correction(node))
     _reduce(cx, "mean", x, dims, cx.output(node, 1))
 
@@ -47,7 +47,7 @@ def variance_and_mean(node: Node, cx: Lowering) -> None:
 def extreme_and_index(op: str) -> Callable[[Node, Lowering], None]:
     def lower(node: Node, cx: Lowering) -> None:
         x = cx.view(node.args[0])
-        dims = _dims(node.args[1], len(x.shape))
+        dims = reduced_dims(node.args[1], len(x.shape))
         _reduce(cx, op, x, dims, cx.output(node, 0))
         _reduce(cx, f"arg{op}", x, dims, cx.output(node, 1))
 
@@ -59,7 +59,7 @@ NORMS = {1: "norm1", 2: "norm2", float("inf"): "norm_inf"}
 
 def norm(node: Node, cx: Lowering) -> None:
     x = cx.view(node.args[0])
-    _reduce(cx, NORMS[_order(node)], x, _dims(argument(node, 2, "dim"), len(x.shape)), cx.output(node))
+    _reduce(cx, NORMS[_order(node)], x, reduced_dims(argument(node, 2, "dim"), len(x.shape)), cx.output(node))
 
 
 def check_norm(node: Node, target: CpuTarget) -> str | None:
@@ -83,12 +83,6 @@ def _order(node: Node) -> Any:
 def _correction(node: Node) -> float:
     correction = node.kwargs.get("correction", 1)
     return 1.0 if correction is None else float(correction)
-
-
-def _dims(dims: Any, rank: int) -> tuple[int, ...]:
-    if dims is None or dims == []:
-        return tuple(range(rank))
-    return tuple(sorted(d % max(rank, 1) for d in ([dims] if isinstance(dims, int) else dims)))
 
 
 def _reduce(cx: Lowering, op: str, x: View, dims: tuple[int, ...], out: View, correction: float = 1.0) -> None:

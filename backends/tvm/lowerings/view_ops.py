@@ -21,6 +21,13 @@ def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
+def reduced_dims(dims: Any, rank: int) -> tuple[int, ...]:
+    """The dims that a reduction's argument means, ascending: one, several, or all for None and none at all."""
+    if dims is None or dims == []:
+        return tuple(range(rank))
+    return tuple(sorted(d % max(rank, 1) for d in ([dims] if isinstance(dims, int) else dims)))
+
+
 def shape_of(node: Node) -> tuple[int, ...]:
     """The shape of a node's value."""
     return tuple(node.meta["val"].shape)
