@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 from tvm.tirx.script import builder as B
 
-from ...tvm.kernels.base import Expr, Operand
+from ...tvm.kernels.base import Expr
 from ...tvm.kernels.loops import Axis, collapse
-from ...tvm.kernels.pointwise_ops import POINTWISE
-from ...tvm.kernels.pointwise_program import Instruction, Stream, check_program, emit_program
+from ...tvm.kernels.pointwise_program import Instruction, ProgramKernel, Stream, emit_program
 from ...tvm.views import ITEM_SIZES
 from .base import ACCESS, CudaKernel, Launch, Memory, Place, local, when
 
@@ -20,7 +19,7 @@ _THREADS = 256
 
 
 @dataclass(frozen=True)
-class Pointwise(CudaKernel):
+class Pointwise(ProgramKernel, CudaKernel):
     """out[i] = program(inputs[i]) for every index i of `shape`; `results` names the instruction of each output.
 
     A thread computes `lanes` elements that are adjacent in the dimension that the first output has innermost. Operands
@@ -28,15 +27,7 @@ class Pointwise(CudaKernel):
     """
 
     name: ClassVar[str] = "pointwise"
-    shape: tuple[int, ...]
-    inputs: tuple[Stream, ...]
-    outputs: tuple[Stream, ...]
-    program: tuple[Instruction, ...]
-    results: tuple[int, ...]
     lanes: int = 1
-
-    def __post_init__(self) -> None:
-        check_program(self.shape, (*self.inputs, *self.outputs), self.program)
 
     @classmethod
     def choose(
@@ -58,17 +49,8 @@ class Pointwise(CudaKernel):
             lanes //= 2
         return cls(kernel.shape, kernel.inputs, kernel.outputs, kernel.program, kernel.results, lanes)
 
-    def operands(self) -> tuple[Operand, ...]:
-        inputs = [Operand(f"x{i}", stream.dtype) for i, stream in enumerate(self.inputs)]
-        outputs = [Operand(f"y{i}", stream.dtype, write=True) for i, stream in enumerate(self.outputs)]
-        return (*inputs, *outputs)
-
-    def flops(self) -> int:
-        return math.prod(self.shape) * sum(step.op in POINTWISE for step in self.program)
-
     def describe(self) -> str:
-        ops = [step.op for step in self.program if step.op not in ("input", "constant")]
-        return f"pointwise {'x'.join(map(str, self.shape))} {','.join(ops) or 'copy'} by {self.lanes}"
+        return f"{super().describe()} by {self.lanes}"
 
     def launch(self) -> Launch:
         blocks = -(-math.prod(self.shape) // (self.lanes * _THREADS))

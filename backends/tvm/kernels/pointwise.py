@@ -18,8 +18,8 @@ from .loops import LAUNCH_COST, Axis, blocks, collapse, nest
 from .pointwise_ops import POINTWISE, carrier, from_carrier, size_of
 from .pointwise_program import (
     Instruction,
+    ProgramKernel,
     Stream,
-    check_program,
     copy_program,
     emit_program,
     fill_program,
@@ -31,7 +31,7 @@ _MOST_INTERLEAVED = 4  # elements side by side that are too few for a vector of 
 
 
 @dataclass(frozen=True)
-class Pointwise(Kernel):
+class Pointwise(ProgramKernel, Kernel):
     """out[i] = program(inputs[i]) for every index i of `shape`; `results` names the instruction of each
     output.
 
@@ -39,28 +39,8 @@ class Pointwise(Kernel):
     """
 
     name: ClassVar[str] = "pointwise"
-    shape: tuple[int, ...]
-    inputs: tuple[Stream, ...]
-    outputs: tuple[Stream, ...]
-    program: tuple[Instruction, ...]
-    results: tuple[int, ...]
     vector_bytes: int
     threads: int
-
-    def __post_init__(self) -> None:
-        check_program(self.shape, (*self.inputs, *self.outputs), self.program)
-
-    def operands(self) -> tuple[Operand, ...]:
-        inputs = [Operand(f"x{i}", stream.dtype) for i, stream in enumerate(self.inputs)]
-        outputs = [Operand(f"y{i}", stream.dtype, write=True) for i, stream in enumerate(self.outputs)]
-        return (*inputs, *outputs)
-
-    def flops(self) -> int:
-        return math.prod(self.shape) * sum(step.op in POINTWISE for step in self.program)
-
-    def describe(self) -> str:
-        ops = [step.op for step in self.program if step.op not in ("input", "constant")]
-        return f"pointwise {'x'.join(map(str, self.shape))} {','.join(ops) or 'copy'}"
 
     @property
     def cost(self) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ....errors import InvalidInput
 from . import vmath
-from .base import Expr
+from .base import Expr, Operand
 from .pointwise_ops import POINTWISE, carrier, cast, emit, from_carrier, to_carrier
 
 
@@ -69,6 +70,33 @@ def check_program(shape: Sequence[int], streams: Sequence[Stream], program: Sequ
             raise InvalidInput(f"pointwise operation must be one of {sorted(POINTWISE)}, not {step.op!r}")
         if any(argument >= position for argument in step.arguments):
             raise InvalidInput(f"pointwise arguments must be earlier than {position}, not {step.arguments!r}")
+
+
+@dataclass(frozen=True)
+class ProgramKernel:
+    """What kernels of pointwise programs have in common: out[i] = program(inputs[i]) for every index i of `shape`;
+    `results` names the instruction of each output."""
+
+    shape: tuple[int, ...]
+    inputs: tuple[Stream, ...]
+    outputs: tuple[Stream, ...]
+    program: tuple[Instruction, ...]
+    results: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_program(self.shape, (*self.inputs, *self.outputs), self.program)
+
+    def operands(self) -> tuple[Operand, ...]:
+        inputs = [Operand(f"x{i}", stream.dtype) for i, stream in enumerate(self.inputs)]
+        outputs = [Operand(f"y{i}", stream.dtype, write=True) for i, stream in enumerate(self.outputs)]
+        return (*inputs, *outputs)
+
+    def flops(self) -> int:
+        return math.prod(self.shape) * sum(step.op in POINTWISE for step in self.program)
+
+    def describe(self) -> str:
+        ops = [step.op for step in self.program if step.op not in ("input", "constant")]
+        return f"pointwise {'x'.join(map(str, self.shape))} {','.join(ops) or 'copy'}"
 
 
 def emit_program(
